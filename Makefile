@@ -1,0 +1,58 @@
+# Every task of the project by name. Each target sets up what it needs; repeated calls are quick.
+#   make demo      see it work: a phantom patient, a report with pictures
+#   make test      the default test suite          make test-slow  the longer tests
+#   make lint      ruff and mypy                   make bench      benchmarks (Testing/benchmarks)
+#   make starter   train the starter model again   make clean      remove what was built here
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# the first interpreter that runs and is Python 3.11 or newer (a version manager's shim may exist and not run)
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+.PHONY: help setup system-packages demo test test-slow fuzz lint format bench starter clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(STAMP)
+
+# torch first and pinned: whatever depends on it then finds it and does not fetch another build
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; install it (Debian, Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(MAKE) --no-print-directory system-packages && $(PYTHON) -m venv $(VENV); }
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# the only Debian package needed, and only where Python came without its venv module
+system-packages:
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then echo "no system package is missing"; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv; \
+	else echo "needed: the package python3-venv (Debian, Ubuntu: sudo apt-get install python3-venv)" >&2; exit 1; fi
+
+demo: $(STAMP)
+	$(BIN)/medxlate demo --out demo
+
+# two workers on two cores, one thread each: threads of several workers would only get in each other's way
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m slow --timeout 3600
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
