@@ -1,0 +1,145 @@
+"""What a synthesis method is: a configuration, a network and a training recipe.
+
+One file ``models/<method>.py`` holds one method and registers it; nothing else in the tree has to know of it.
+Networks see images in [-1, 1]; regions of interest are 0 (background), 0.5 (oedema), 1.0 (core).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from MedXlateCore.errors import UsageError
+
+__all__ = ["Batch", "Method", "Recipe", "TrainingState", "check_choices"]
+
+
+@dataclass
+class Batch:
+    """Paired training slices.
+
+    Attributes:
+        images: source channels [B, S, H, W] in [-1, 1], in the order of the model card's sources.
+        target: target image [B, 1, H, W] in [-1, 1].
+        regions: annotated regions [B, 2, H, W], 0 or 1: oedema, core. All zero where nothing is annotated.
+        foreground: head or body mask [B, 1, H, W], 0 or 1.
+    """
+
+    images: Tensor
+    target: Tensor
+    regions: Tensor
+    foreground: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on another device."""
+        return Batch(
+            *(t.to(device, non_blocking=True) for t in (self.images, self.target, self.regions, self.foreground))
+        )
+
+
+@dataclass
+class TrainingState:
+    """What a recipe's step may use: wrapped networks and optimisers, the backward call, and the step's own randomness.
+
+    Attributes:
+        networks: the recipe's networks by name, as set up by the training loop (device, precision, DDP).
+        optimisers: its optimisers by name.
+        backward: call instead of ``loss.backward()``.
+        generator: random generator on the step's device, seeded from (seed, step): a resumed run draws the same.
+        step: number of this optimiser step, from 0.
+    """
+
+    networks: Mapping[str, nn.Module]
+    optimisers: Mapping[str, torch.optim.Optimizer]
+    backward: Callable[[Tensor], None]
+    generator: torch.Generator
+    step: int
+
+
+class Recipe(ABC):
+    """How a method is trained. ``networks()['generator']`` is what becomes a model package."""
+
+    stages: ClassVar[tuple[str, ...]] = ("train",)
+
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the networks by name; always the same objects."""
+
+    @abstractmethod
+    def optimisers(self, learning_rate: float | None = None) -> dict[str, torch.optim.Optimizer]:
+        """Return fresh optimisers by name; ``learning_rate`` None means the method's own."""
+
+    @abstractmethod
+    def learning_rate_factor(self, progress: float) -> float:
+        """Return the factor on the learning rate at ``progress`` (0 at the start of training, 1 at its end)."""
+
+    @abstractmethod
+    def step(self, batch: Batch, state: TrainingState) -> dict[str, float]:
+        """Do one optimiser step and return the losses by name."""
+
+
+class Method(ABC):
+    """A synthesis method. Subclasses are stateless; everything that varies is in the configuration.
+
+    Attributes:
+        name: registry name, such as ``tlp``.
+        config_type: frozen dataclass of the architecture and its ablation switches.
+        recipe_type: frozen dataclass of the recipe's constants (weights of losses, schedule, prompt generation).
+        presets: named configurations; always ``tiny``.
+        recipe_presets: named recipes for presets whose recipe differs from ``recipe_type()``.
+        citation: the paper.
+        uses_regions: True if the network takes region prompts.
+    """
+
+    name: ClassVar[str]
+    config_type: ClassVar[type]
+    recipe_type: ClassVar[type]
+    presets: ClassVar[dict[str, Any]]
+    recipe_presets: ClassVar[dict[str, Any]] = {}
+    citation: ClassVar[str]
+    uses_regions: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, config: Any) -> nn.Module:
+        """Return the network: ``forward(images [B, S, H, W], roi [B, 1, H, W]) -> [B, 1, H, W]``.
+
+        Images are in [-1, 1], regions of interest in [0, 1].
+
+        Raises:
+            UsageError: ``MX-MOD-004`` or ``MX-MOD-005``, the configuration does not describe a network.
+        """
+
+    @abstractmethod
+    def recipe(self, config: Any, recipe_config: Any) -> Recipe:
+        """Return the training recipe with freshly initialised networks."""
+
+    @abstractmethod
+    def n_sources(self, config: Any) -> int:
+        """Return how many source channels the network takes."""
+
+    @abstractmethod
+    def size_multiple(self, config: Any) -> int:
+        """Return the number that height and width must be a multiple of."""
+
+
+def check_choices(config: object) -> None:
+    """Check the fields of a configuration that have a ``Literal`` type, for its ``__post_init__``.
+
+    Raises:
+        UsageError: ``MX-MOD-004``, a value that is not among the choices.
+    """
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise UsageError(
+                "MX-MOD-004",
+                f"the configuration has {name} = {value!r}",
+                expected=f"one of {', '.join(map(repr, get_args(hint)))}",
+                where=name,
+                fix="choose one of these values",
+            )

@@ -1,0 +1,1 @@
+"""Prompts: regions drawn by a reader, and acquisition facts."""

@@ -1,0 +1,37 @@
+"""Losses shared by the methods' recipes. Each returns a scalar tensor: the mean over everything it is given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["l1", "lsgan_discriminator", "lsgan_generator", "masked_l1"]
+
+
+def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the mean absolute difference of two tensors of one shape."""
+    return functional.l1_loss(prediction, target)
+
+
+def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean absolute difference where ``mask`` (0 or 1, broadcastable) is 1; 0 for an empty mask."""
+    weight = mask.expand_as(target).to(target.dtype)
+    return (weight * (prediction - target).abs()).sum() / weight.sum().clamp(min=1.0)
+
+
+def lsgan_discriminator(real: Tensor, fake: Tensor, *, half: bool = True) -> Tensor:
+    """Return the least-squares loss of a discriminator: real scores are to be 1, fake scores 0.
+
+    Args:
+        real: scores of real images, any shape.
+        fake: scores of synthetic images, detached from the generator.
+        half: average the two terms (the factor 1/2 of the TLP code) instead of adding them (as in TLP's equation 6).
+    """
+    loss = functional.mse_loss(real, torch.ones_like(real)) + functional.mse_loss(fake, torch.zeros_like(fake))
+    return 0.5 * loss if half else loss
+
+
+def lsgan_generator(fake: Tensor) -> Tensor:
+    """Return the least-squares adversarial loss of a generator: scores of its images are to be 1."""
+    return functional.mse_loss(fake, torch.ones_like(fake))
