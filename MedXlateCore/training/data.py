@@ -1,0 +1,213 @@
+"""Training data: prepared cases, the slices they hold, and the order in which training sees them.
+
+Nothing is held in memory: batches are read from memory-mapped arrays. The order is a pure function of the seed and of
+the position in the stream, so that a resumed run goes on exactly where it stopped.
+
+All slices of a batch need one size. Where the grid's crop leaves cases with different sizes, slices are padded in the
+middle of the largest size of the training cases (images with -1, the background; masks with 0). Validation and
+translation never pad: there each case is a stack of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from MedXlateCore.errors import InputError, Warned
+from MedXlateCore.models.method import Batch
+from MedXlateCore.training.cache import PreparedCase, open_case
+from MedXlateCore.training.config import TrainingConfig
+from MedXlateCore.training.table import CaseRow, check_leakage, read_table
+from MedXlateCore.volume import Modality
+
+__all__ = ["SliceData", "TrainingData", "fit_to_size", "mean_image", "output_scale", "prepare_data", "stream_positions"]
+
+Float32Array = NDArray[np.float32]
+_MEAN_IMAGE_SLICES = 512
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All prepared cases of a run.
+
+    Attributes:
+        train, val: the cases of these splits, sorted by name.
+        warnings: what was left out or noticed.
+    """
+
+    train: tuple[PreparedCase, ...]
+    val: tuple[PreparedCase, ...]
+    warnings: tuple[Warned, ...]
+
+    def fingerprint(self) -> str:
+        """Return a hash of the cases' names, splits and content."""
+        lines = [f"{case.row.split} {case.row.case} {case.key}" for case in (*self.train, *self.val)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def prepare_data(
+    config: TrainingConfig, cache: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> TrainingData:
+    """Read the table of cases and prepare, or find in the cache, every training and validation case.
+
+    Args:
+        config: the run's configuration.
+        cache: folder of prepared cases.
+        progress: called with the number of cases done and their total.
+
+    Raises:
+        UsageError, InputError: from the table (``MX-DAT-001`` to ``-009``) or from a case; the message names the case.
+    """
+    table = read_table(config.data)
+    val = table.split("val")[: config.training.validation_cases or None]
+    rows = [*table.split("train"), *val]
+    cache.mkdir(parents=True, exist_ok=True)
+    cases: list[PreparedCase] = []
+
+    def prepare(row: CaseRow) -> PreparedCase:
+        return open_case(row, config, cache)
+
+    with ThreadPoolExecutor(config.data.workers) as pool:
+        try:
+            for case in pool.map(prepare, rows):
+                cases.append(case)
+                progress(len(cases), len(rows))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    images = ((case.image_sha256[:16], case.row.split, case.row.case) for case in cases)
+    check_leakage(images, f"{config.data.sources[0]} image", Path(config.data.table))
+    warnings = [*table.warnings, *(_named(w, case) for case in cases for w in case.warnings)]
+    train = tuple(case for case in cases if case.row.split == "train")
+    return TrainingData(train, tuple(case for case in cases if case.row.split == "val"), tuple(warnings))
+
+
+def _named(warning: Warned, case: PreparedCase) -> Warned:
+    where = f"case '{case.row.case}'" + (f", {warning.where}" if warning.where else "")
+    return Warned(warning.code, warning.found, where, warning.fix)
+
+
+def used_slices(case: PreparedCase, window: tuple[int, int] | None) -> list[int]:
+    """Return the positions of a case's slices that show anything and lie in ``[data] slices``."""
+    first, stop = window or (0, case.images.shape[0])
+    return [k for k in case.slices if first <= k < stop]
+
+
+class SliceData:
+    """The training slices of all cases, numbered in order of cases and positions.
+
+    Raises:
+        InputError: ``MX-DAT-011``, no case has a slice that shows anything.
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], window: tuple[int, int] | None = None) -> None:
+        self.cases = tuple(cases)
+        self._index = [(n, k) for n, case in enumerate(self.cases) for k in used_slices(case, window)]
+        if not self._index:
+            raise InputError(
+                "MX-DAT-011",
+                f"none of {len(self.cases)} training cases has a slice to train on"
+                + (f" within slices {window[0]} to {window[1] - 1}" if window else ""),
+                expected="slices with foreground",
+                fix="check [data] slices and the volumes",
+            )
+        self.size = tuple(max(sizes) for sizes in zip(*(case.size for case in self.cases), strict=True))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def batch(self, numbers: Sequence[int], mirrored: Sequence[bool] | None = None) -> Batch:
+        """Read slices.
+
+        Args:
+            numbers: which slices.
+            mirrored: for each, whether it is mirrored left-right.
+
+        Returns:
+            A batch on the CPU, all slices of the size ``self.size`` (height, width).
+        """
+        height, width = self.size
+        n_channels = self.cases[0].images.shape[1]
+        images = np.full((len(numbers), n_channels, height, width), -1.0, dtype=np.float32)
+        masks = np.zeros((len(numbers), 3, height, width), dtype=np.float32)
+        for position, number in enumerate(numbers):
+            case, k = self._index[number]
+            rows, columns = centred(self.cases[case].size, self.size)
+            images[position, :, rows, columns] = self.cases[case].images[k]
+            masks[position, :, rows, columns] = self.cases[case].masks[k]
+            if mirrored is not None and mirrored[position]:
+                images[position] = images[position, ..., ::-1].copy()
+                masks[position] = masks[position, ..., ::-1].copy()
+        whole, marks = torch.from_numpy(images), torch.from_numpy(masks)
+        return Batch(whole[:, :-1], whole[:, -1:], marks[:, :2], marks[:, 2:])
+
+    def at_step(self, step: int, config: TrainingConfig, rank: int = 0, world_size: int = 1) -> Batch:
+        """Return the batch of an optimiser step for one of ``world_size`` processes; depends on nothing but these."""
+        size, seed = config.training.batch_size, config.training.seed
+        start = (step * world_size + rank) * size
+        numbers = stream_positions(len(self), seed, start, size)
+        draws = np.random.default_rng([seed, step, rank]).random(size)
+        return self.batch(numbers, [bool(draw < 0.5) for draw in draws] if config.training.flip else None)
+
+
+def centred(size: Sequence[int], within: Sequence[int]) -> tuple[slice, slice]:
+    """Return the rows and columns that a slice of ``size`` takes in the middle of a larger one."""
+    starts = [(outer - inner) // 2 for inner, outer in zip(size, within, strict=True)]
+    return slice(starts[0], starts[0] + size[0]), slice(starts[1], starts[1] + size[1])
+
+
+def fit_to_size(image: Float32Array, size: Sequence[int]) -> Float32Array:
+    """Cut or pad (with background) the middle of a normalised image [H, W] to a size."""
+    common = [max(pair) for pair in zip(image.shape, size, strict=True)]
+    padded = np.full(common, -1.0, dtype=np.float32)
+    padded[centred(image.shape, common)] = image
+    return padded[centred(size, common)]
+
+
+def stream_positions(n_slices: int, seed: int, start: int, count: int) -> list[int]:
+    """Return the slices at positions ``start`` to ``start + count`` of an endless stream of shuffled epochs."""
+    return [
+        int(_epoch_order(n_slices, seed, position // n_slices)[position % n_slices])
+        for position in range(start, start + count)
+    ]
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(n_slices: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(n_slices)
+
+
+def mean_image(data: SliceData) -> Float32Array:
+    """Return the mean training target [H, W], over at most 512 slices: the baseline that knows no patient."""
+    step = max(1, -(-len(data) // _MEAN_IMAGE_SLICES))
+    total = np.zeros(data.size, dtype=np.float64)
+    numbers = range(0, len(data), step)
+    for number in numbers:
+        total += data.batch([number]).target[0, 0].numpy()
+    return (total / len(numbers)).astype(np.float32)
+
+
+def output_scale(cases: Sequence[PreparedCase], reference: str, target: str) -> dict[str, Any]:
+    """Return how the network's [-1, 1] becomes intensities of the target, for the model card's ``output``.
+
+    CT, CBCT and PET have units: the median fitted limits (``absolute``, in HU or SUV). MR has none: the median limits
+    relative to the upper limit of the first source (``relative``), where that is above 0 in all cases.
+    """
+    fits = [(case.fitted[target], case.fitted[reference].high) for case in cases]
+    if Modality.parse(target).unit != "arbitrary" or min(high for _, high in fits) <= 0:
+        return {"kind": "absolute", "low": median(f.low for f, _ in fits), "high": median(f.high for f, _ in fits)}
+    return {
+        "kind": "relative",
+        "low": median(fit.low / high for fit, high in fits),
+        "high": median(fit.high / high for fit, high in fits),
+    }

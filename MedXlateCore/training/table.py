@@ -1,0 +1,248 @@
+"""The table of cases: a CSV file with one row a case, read and checked as a whole before any volume is opened.
+
+Columns: ``case``, ``split`` (train, val or test), one column per modality (any usual alias), and optionally ``patient``
+(the case itself by default) and a column of lesion label maps. Paths start at the table's folder; an empty cell means
+that the case lacks this volume. Other columns are ignored unless ``[data] where`` names them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedXlateCore.config import nearest
+from MedXlateCore.errors import InputError, UsageError, Warned
+from MedXlateCore.files import read_bytes, require_file
+from MedXlateCore.training.config import DataTable
+from MedXlateCore.volume import Modality
+
+__all__ = ["SPLITS", "CaseRow", "CaseTable", "read_table"]
+
+SPLITS = ("train", "val", "test")
+_LIMIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One usable case.
+
+    Attributes:
+        case: its name, unique in the table.
+        patient: whose images these are; never in two splits.
+        split: ``train``, ``val`` or ``test``.
+        images: file of each source and of the target, by modality name.
+        regions: lesion label map, or None where nothing is annotated.
+    """
+
+    case: str
+    patient: str
+    split: str
+    images: dict[str, Path]
+    regions: Path | None
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """The usable cases, sorted by name, and what was left out."""
+
+    rows: tuple[CaseRow, ...]
+    warnings: tuple[Warned, ...] = ()
+
+    def split(self, name: str) -> tuple[CaseRow, ...]:
+        """Return the cases of one split."""
+        return tuple(row for row in self.rows if row.split == name)
+
+
+def read_table(data: DataTable) -> CaseTable:
+    """Read and check the table of cases that ``[data]`` names.
+
+    Raises:
+        UsageError: ``MX-DAT-001`` (no table named), ``MX-DAT-003`` (a column is missing or means two things).
+        InputError: ``MX-DAT-002`` (not a CSV table), ``MX-DAT-004`` (a case without name or named twice),
+            ``MX-DAT-005`` (not a split), ``MX-DAT-006`` (a patient in two splits), ``MX-DAT-007`` (a file is missing),
+            ``MX-DAT-008`` (a case lacks an image), ``MX-DAT-009`` (no training case).
+    """
+    if not data.table:
+        raise UsageError(
+            "MX-DAT-001", "no table of cases is given", expected="a CSV file", where="[data] table",
+            fix="set [data] table, or use --data cases.csv",
+        )  # fmt: skip
+    path = Path(data.table)
+    header, records = _read_csv(path)
+    columns = _columns(header, data, path)
+    used = [(line, r) for line, r in records if all(r[key] == wanted for key, wanted in data.where.items())]
+    _check_names(used, path)
+    rows: list[CaseRow] = []
+    warnings: list[Warned] = []
+    for line, record in used:
+        row = _row(record, columns, data, path, line)
+        if isinstance(row, Warned):
+            warnings.append(row)
+        else:
+            rows.append(row)
+    check_leakage(((row.patient, row.split, row.case) for row in rows), "patient", path)
+    table = CaseTable(tuple(sorted(rows, key=lambda row: row.case)), tuple(warnings))
+    return CaseTable(table.rows, (*warnings, *_check_splits(table, len(records), data, path)))
+
+
+def check_leakage(facts: Iterable[tuple[str, str, str]], what: str, path: Path) -> None:
+    """Refuse that one thing (patient, image) is in two splits.
+
+    Args:
+        facts: (identity of the thing, split, case) of every case.
+        what: name of the thing.
+        path: the table, for the message.
+
+    Raises:
+        InputError: ``MX-DAT-006``.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for identity, split, case in facts:
+        other_split, other_case = seen.setdefault(identity, (split, case))
+        if other_split != split:
+            raise InputError(
+                "MX-DAT-006",
+                f"the {what} '{identity}' is in two splits: {other_split} ({other_case}) and {split} ({case})",
+                expected=f"each {what} in one split only, so that test results are honest",
+                where=str(path),
+                fix="move all cases of this patient to one split",
+            )
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the header and the non-empty rows with their line numbers."""
+    data = read_bytes(path, _LIMIT_BYTES)
+    problem = ""
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        lines, problem = [], str(error)
+    if not problem and not lines:
+        problem = "it is empty"
+    header = lines[0][1] if lines else []
+    for number, cells in lines[1:]:
+        if len(cells) != len(header) and not problem:
+            problem = f"line {number} has {len(cells)} cells, the header {len(header)}"
+    if problem:
+        raise InputError(
+            "MX-DAT-002",
+            f"the table of cases cannot be read: {problem}",
+            expected="UTF-8 text, cells separated by commas, a header line, as many cells in each line",
+            where=str(path),
+            fix="export the table as CSV again",
+        )
+    return header, [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
+
+
+def _columns(header: list[str], data: DataTable, path: Path) -> dict[str, str]:
+    """Return the column of each modality wanted; check that all needed columns exist once."""
+    modalities = [*data.sources, data.target]
+    by_modality: dict[str, str] = {}
+    problem = next((f"the column '{name}' occurs twice" for name in header if name and header.count(name) > 1), "")
+    for name in header:
+        modality = _modality(name)
+        if modality in modalities:
+            if modality in by_modality:
+                problem = problem or f"the columns '{by_modality[modality]}' and '{name}' both mean {modality}"
+            by_modality[modality] = name
+    needed = [name for name in ("case", "split", *data.where) if name not in header]
+    needed += [name for name in modalities if name not in by_modality]
+    if needed and not problem:
+        guess = nearest(needed[0], header)
+        problem = f"the column '{needed[0]}' is missing" + (f"; is it '{guess}'?" if guess else "")
+    if problem:
+        raise UsageError(
+            "MX-DAT-003",
+            problem,
+            expected=f"columns case, split, {', '.join(modalities)} and optionally patient, {data.roi or 'seg'}",
+            where=str(path),
+            fix="correct the table's header, or [data] sources, target and where",
+        )
+    return by_modality
+
+
+def _modality(name: str) -> str:
+    try:
+        return Modality.parse(name).value
+    except UsageError:  # a column that is not an image, such as case or age
+        return ""
+
+
+def _check_names(used: Sequence[tuple[int, Mapping[str, str]]], path: Path) -> None:
+    seen: dict[str, int] = {}
+    for line, record in used:
+        problem, case = "", record["case"]
+        if not case:
+            problem = f"line {line} names no case"
+        elif case in seen:
+            problem = f"the case '{case}' is on lines {seen[case]} and {line}"
+        seen[case] = line
+        if problem:
+            raise InputError(
+                "MX-DAT-004", problem, expected="one row a case, each with a name of its own", where=str(path),
+                fix="correct the column 'case'",
+            )  # fmt: skip
+        if record["split"] not in SPLITS:
+            raise InputError(
+                "MX-DAT-005",
+                f"the case '{case}' is in the split '{record['split']}'",
+                expected=f"one of {', '.join(SPLITS)}",
+                where=f"{path}, line {line}",
+                fix="correct the column 'split'",
+            )
+
+
+def _row(
+    record: Mapping[str, str], columns: Mapping[str, str], data: DataTable, path: Path, line: int
+) -> CaseRow | Warned:
+    """Return the case, or the remark that it was skipped."""
+    case, where = record["case"], f"{path}, line {line}"
+    absent = [name for name, column in columns.items() if not record[column]]
+    if absent:
+        text = f"the case '{case}' has no {' and no '.join(absent)}"
+        if data.missing == "skip":
+            return Warned("MX-DAT-008", text, where, "the case is left out")
+        raise InputError(
+            "MX-DAT-008", text, expected="all sources and the target", where=where,
+            fix='fill in the table, or set [data] missing = "skip"',
+        )  # fmt: skip
+    images = {name: _file(path.parent, record[column], case, name, where) for name, column in columns.items()}
+    label = record.get(data.roi, "") if data.roi else ""
+    regions = _file(path.parent, label, case, str(data.roi), where) if label else None
+    return CaseRow(case, record.get("patient", "") or case, record["split"], images, regions)
+
+
+def _file(folder: Path, text: str, case: str, role: str, where: str) -> Path:
+    path = folder / Path(text).expanduser()
+    try:
+        require_file(path)
+    except InputError as error:
+        raise InputError(
+            "MX-DAT-007",
+            f"the {role} of case '{case}' cannot be used: {error.found} ({path})",
+            expected="an existing file; paths start at the table's folder",
+            where=where,
+            fix="correct the path, or leave the cell empty where there is no such volume",
+        ) from error
+    return path
+
+
+def _check_splits(table: CaseTable, n_records: int, data: DataTable, path: Path) -> list[Warned]:
+    if not table.split("train"):
+        chosen = f" where {', '.join(f'{k} = {v}' for k, v in data.where.items())}" if data.where else ""
+        raise InputError(
+            "MX-DAT-009",
+            f"no training case is left of {n_records} rows{chosen} ({len(table.rows)} usable in other splits)",
+            expected="at least one case in the split 'train' with all sources and the target",
+            where=str(path),
+            fix="check the columns 'split' and the modalities, and [data] where",
+        )
+    if table.split("val"):
+        return []
+    return [
+        Warned("MX-DAT-010", "there is no validation case", str(path), "the last state is exported, not the best one")
+    ]
