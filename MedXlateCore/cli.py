@@ -1,0 +1,132 @@
+"""The ``medxlate`` command: one subcommand a file in ``commands/``, one way to end.
+
+Exit codes: 0 done, 2 usage, 3 bad input, 4 resources (memory, disk, device, permission), 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from MedXlateCore import __version__
+from MedXlateCore.errors import Cancelled, MedXlateError, ResourceError, UsageError
+
+__all__ = ["main"]
+
+# name -> (module in commands/, one line of help); modules import heavy libraries only when they run
+COMMANDS = {
+    "translate": ("translate", "make a missing sequence from the volumes you have"),
+    "evaluate": ("evaluate", "compare a synthetic volume with its reference"),
+    "demo": ("demo", "see it work on a phantom patient, with a report"),
+    "phantom": ("phantom", "make phantom heads with lesions, in all modalities"),
+    "train": ("train", "train a model on a table of cases"),
+    "models": ("models", "list, show and verify model packages"),
+    "import-weights": ("import_weights", "turn an author's published checkpoint into a model package"),
+}
+
+_EXTRAS = {"torch": "torch", "einops": "torch"}  # module -> extra of the package that brings it
+_EPILOG = """\
+exit codes: 0 done, 2 usage, 3 bad input, 4 resources, 130 cancelled
+Synthetic images are for research use only, not for diagnosis."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    _let_any_text_through()
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json-errors" in argv or ("--json" in argv and "evaluate" not in argv[:1])
+    try:
+        parser = _parser(argv)
+        options = parser.parse_args(argv)
+        if not hasattr(options, "run"):
+            parser.print_help()
+            return 2
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a reader that went away is noticed
+        return code
+    except MedXlateError as error:
+        return _report(error, as_json)
+    except KeyboardInterrupt:
+        return _report(Cancelled("command line"), as_json)
+    except MemoryError:
+        return _report(
+            ResourceError("MX-RES-001", "memory ran out", fix="close other programs or use a smaller volume"), as_json
+        )
+    except BrokenPipeError:  # the reader of our output went away, as in `medxlate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        return 0
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        return _report(_missing(error.name), as_json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(
+            "MX-USE-001",
+            message,
+            expected=" ".join(self.format_usage().removeprefix("usage:").split()),
+            where="command line",
+            fix=f"see `{self.prog} --help`",
+        )
+
+
+def _parser(argv: list[str]) -> _Parser:
+    parser = _Parser(
+        prog="medxlate",
+        description="Missing-sequence synthesis for medical images, with region prompts.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"medxlate {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    wanted = next((word for word in argv if word in COMMANDS), None)
+    for name, (module_name, text) in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        # `evaluate --json FILE` names the file of results, so the flag for errors is spelled out there
+        flags = ["--json-errors"] if name == "evaluate" else ["--json", "--json-errors"]
+        note = "errors as one JSON object on stderr"
+        subparser.add_argument(*flags, dest="json_errors", action="store_true", help=note)
+        if name == wanted:  # the other commands' modules need not be imported to parse this line
+            module = importlib.import_module(f"MedXlateCore.commands.{module_name}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def _let_any_text_through() -> None:
+    """Escape what the terminal's encoding lacks: a file's name must not make a finished run fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _missing(module: str) -> ResourceError:
+    return ResourceError(
+        "MX-RES-024",
+        f"the Python module '{module}' is not installed",
+        expected="an installation with PyTorch",
+        where="command line",
+        fix=f"pip install 'medxlate[{_EXTRAS[module]}]' (in 3D Slicer: the PyTorch extension)",
+    )
+
+
+def _report(error: MedXlateError, as_json: bool) -> int:
+    text = json.dumps(error.as_dict(), ensure_ascii=False) if as_json else error.as_text()
+    print(text, file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

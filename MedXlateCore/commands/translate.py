@@ -1,0 +1,158 @@
+"""``medxlate translate``: files in, one synthetic file out, with its run record beside it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedXlateCore.errors import UsageError, Warned
+from MedXlateCore.volume import Modality
+
+if TYPE_CHECKING:
+    from MedXlateCore.pipeline import Translation
+    from MedXlateCore.volume import Volume
+
+__all__ = ["add_arguments", "drive", "parse_labels", "run", "split_named"]
+
+_LABELS = re.compile(r"(?P<region>[^=]*[^=\s])\s*=(?P<values>\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*)*)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--model", required=True, metavar="DIR|NAME", help="model package: folder or installed name")
+    parser.add_argument(
+        "--source", action="append", required=True, metavar="MODALITY=FILE", help="a source, such as T1=t1.nii.gz"
+    )
+    parser.add_argument("--target", metavar="MODALITY", help="what to make (default: the model's only target)")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".nii.gz, .nii, .nrrd or .mha")
+    parser.add_argument("--reference", metavar="MODALITY", help="the source whose grid the result gets (first)")
+    parser.add_argument("--roi", type=Path, metavar="FILE", help="label map of the suspected lesion, used as drawn")
+    parser.add_argument(
+        "--roi-label", action="append", default=[], metavar="REGION=N[,N...]",
+        help="label values of a region, such as oedema=2 or core=1,4 (default: BraTS labels)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps (default: auto)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="also write the run record to this JSON file")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Translate and write; what can be refused is refused before anything is computed.
+
+    Raises:
+        MedXlateError: see ``MedXlateCore.pipeline.translate`` and ``MedXlateCore.io.write_volume``.
+    """
+    from MedXlateCore.files import shown, write_json
+    from MedXlateCore.io import check_output, read_volume, write_volume
+    from MedXlateCore.models.package import load_package
+    from MedXlateCore.pipeline import translate
+
+    named = [(Modality.parse(role), Path(path)) for role, path in (split_named(s, "--source") for s in options.source)]
+    labels = parse_labels(options.roi_label, "--roi-label")
+    inputs = [path for _, path in named] + ([options.roi] if options.roi else [])
+    check_output(options.output, inputs)
+    _check_report(options.report, options.output, inputs)
+    model = load_package(options.model)
+    sources = [read_volume(path, role) for role, path in named]
+    roi = read_volume(options.roi, "label") if options.roi else None
+    wanted = Modality.parse(options.reference) if options.reference else sources[0].modality
+    for volume in sources:
+        if volume.modality is wanted:  # now that the result's grid is known: does the format hold it, the disk?
+            check_output(options.output, inputs, geometry=volume.geometry, needed_bytes=4 * volume.array.size)
+    translation = translate(
+        sources, model, target=options.target, reference=options.reference, roi=roi, roi_labels=labels,
+        device=options.device, precision=options.precision,
+    )  # fmt: skip
+    result = drive(translation, quiet=options.quiet)
+    record = translation.record.as_dict()
+    write_volume(result, options.output, record)
+    if options.report:
+        write_json(options.report, record)
+    print(f"{shown(options.output)}  (synthetic {result.modality}; research use only, not for diagnosis)")
+    return 0
+
+
+def _check_report(report: Path | None, output: Path, inputs: list[Path]) -> None:
+    """Refuse a report that cannot be written, or that would replace an input, the output or the record beside it.
+
+    Raises:
+        UsageError: ``MX-FIL-014`` (an input), ``MX-USE-032`` (the output or its record).
+        ResourceError: ``MX-FIL-010`` to ``MX-FIL-013``.
+    """
+    from MedXlateCore.files import check_writable, refuse_same_file, shown
+    from MedXlateCore.io import sidecar_path
+    from MedXlateCore.paths import real_path
+
+    if report is None:
+        return
+    refuse_same_file(report, inputs)
+    if real_path(report) in {real_path(output), real_path(sidecar_path(output))}:
+        raise UsageError(
+            "MX-USE-032",
+            "the report would replace the output or the record beside it",
+            expected="a file of its own",
+            where=f"--report {shown(report)}",
+            fix="choose another name; the same record lies beside the output anyway",
+        )
+    check_writable(report)
+
+
+def drive(translation: Translation, quiet: bool = False) -> Volume:
+    """Iterate a translation with a progress line and warnings on stderr; return the result."""
+    from MedXlateCore.pipeline import Finished, Progress, Started
+
+    live = sys.stderr.isatty() and not quiet
+    for event in translation:
+        if isinstance(event, Warned):
+            print(f"warning: {event.as_text()}", file=sys.stderr)
+        elif isinstance(event, Started) and not quiet:
+            print(f"{event.text}: {event.total} slices", file=sys.stderr)
+        elif isinstance(event, Progress) and live:
+            print(f"\r{event.done}/{event.total}", end="", file=sys.stderr, flush=True)
+        elif isinstance(event, Finished) and not quiet:
+            start = "\r" if live else ""
+            print(f"{start}done in {event.seconds:.1f} s", file=sys.stderr)
+    return translation.result
+
+
+def parse_labels(texts: list[str], option: str) -> dict[str, list[int]]:
+    """Read ``oedema=2 core=1,4`` into ``{"oedema": [2], "core": [1, 4]}``.
+
+    Raises:
+        UsageError: ``MX-USE-031``, not of that form.
+    """
+    labels: dict[str, list[int]] = {}
+    for text in texts:
+        match = _LABELS.fullmatch(text)
+        if match is None:
+            raise UsageError(
+                "MX-USE-031",
+                f"'{text}' names no labels",
+                expected="REGION=N or REGION=N,N such as core=1,4",
+                where=option,
+                fix="name a region and its label values",
+            )
+        labels.setdefault(match["region"].strip(), []).extend(int(value) for value in match["values"].split(","))
+    return labels
+
+
+def split_named(text: str, option: str) -> tuple[str, str]:
+    """Split ``T1=t1.nii.gz`` into modality and file.
+
+    Raises:
+        UsageError: ``MX-USE-030``, not of that form.
+    """
+    role, equals, path = text.partition("=")
+    if not (equals and role and path):
+        raise UsageError(
+            "MX-USE-030",
+            f"'{text}' does not say which modality the file is",
+            expected="MODALITY=FILE such as T1=t1.nii.gz",
+            where=option,
+            fix="put the modality and '=' before the file's name",
+        )
+    return role, path

@@ -1,0 +1,91 @@
+"""Slice-wise prediction: a stack of slices goes through a 2D network in batches of one fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = ["SliceBatch", "predict_slices"]
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SliceBatch:
+    """Predicted slices.
+
+    Attributes:
+        indices: their positions along the slice axis.
+        values: predictions [n, H, W], float32, in [-1, 1].
+    """
+
+    indices: tuple[int, ...]
+    values: Float32Array
+
+
+def predict_slices(
+    network: nn.Module,
+    images: Float32Array,
+    roi: Float32Array | None = None,
+    *,
+    slices: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    batch_size: int = 1,
+) -> Iterator[SliceBatch]:
+    """Predict slices batch by batch; each ``next`` is one forward pass.
+
+    Every pass has exactly ``batch_size`` slices (the last one is filled up by repetition), so that a slice's result
+    does not depend on how many others are computed with it: a partial run equals a full run bit for bit.
+
+    Args:
+        network: forward(images [B, S, H, W], roi [B, 1, H, W]) -> [B, 1, H, W]; its weights already on ``device``.
+        images: source channels [S, K, H, W] in [-1, 1].
+        roi: prompt [K, H, W] (0, 0.5, 1), or None for no prompt.
+        slices: positions along K to predict; None for all.
+        device: where to compute.
+        precision: ``fp32`` or ``bf16`` (autocast; statistics of norms stay in fp32).
+        batch_size: slices a pass.
+    """
+    wanted = list(range(images.shape[1])) if slices is None else [int(k) for k in slices]
+    was_training = network.training
+    network.eval()
+    try:
+        for start in range(0, len(wanted), batch_size):
+            indices = wanted[start : start + batch_size]
+            padded = indices + [indices[-1]] * (batch_size - len(indices))
+            values = _forward(network, _gather(images, roi, padded, device), device, precision)
+            yield SliceBatch(tuple(indices), values[: len(indices)])
+    finally:
+        network.train(was_training)
+
+
+def _gather(
+    images: Float32Array, roi: Float32Array | None, indices: list[int], device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    stack = torch.from_numpy(np.ascontiguousarray(images[:, indices].swapaxes(0, 1), dtype=np.float32))
+    if roi is None:
+        prompt = torch.zeros((len(indices), 1, *images.shape[2:]))
+    else:
+        prompt = torch.from_numpy(np.ascontiguousarray(roi[indices][:, None], dtype=np.float32))
+    return stack.to(device), prompt.to(device)
+
+
+def _forward(
+    network: nn.Module, inputs: tuple[Tensor, Tensor], device: torch.device | str, precision: str
+) -> Float32Array:
+    with torch.inference_mode(), _autocast(device, precision):
+        output = network(*inputs)
+    return output[:, 0].float().cpu().numpy()
+
+
+def _autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+    if precision == "bf16":
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+    return nullcontext()
