@@ -113,7 +113,7 @@ def parse_toml(data: bytes, where: str) -> dict[str, Any]:
         UsageError: ``MX-USE-044``, not UTF-8 or not TOML.
     """
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             "MX-USE-044",

@@ -10,20 +10,23 @@ from MedXlateCore.volume import Geometry
 
 __all__ = ["inside", "overlap"]
 
-_POINTS = 17
+_POINTS = 64
 _ROUNDING = 1e-6  # voxels
 
 
 def overlap(reference: Geometry, other: Geometry, box: Box | None = None) -> float:
-    """Return the fraction (0 to 1) of a grid's voxel centres that lie inside another grid's outer surface.
+    """Return the fraction (0 to 1) of a grid's volume that lies inside another grid's outer surface.
 
     Args:
-        reference: the grid whose points are looked at, evenly spread, 17 along each axis at most.
+        reference: the grid whose volume is looked at, at evenly spread points (up to 64 along each axis).
         other: the grid they should lie in.
         box: first and one past the last index, to look at a part of the reference only.
     """
     start, stop = box if box is not None else ((0, 0, 0), reference.shape)
-    axes = [np.linspace(a, b - 1, min(_POINTS, b - a)) for a, b in zip(start, stop, strict=True)]
+    axes = []
+    for first, end in zip(start, stop, strict=True):
+        count = min(_POINTS, 2 * (end - first))
+        axes.append(first - 0.5 + (np.arange(count) + 0.5) * ((end - first) / count))
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     return float(inside(points, reference, other).mean())
 

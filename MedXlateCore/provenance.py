@@ -20,7 +20,11 @@ STATEMENT = "Synthetic image made by a neural network. Research use only, not fo
 
 def software_versions() -> dict[str, str]:
     """Return the versions that decide the result's bits."""
-    versions = {"medxlate": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    versions = {
+        "medxlate": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
     for package in ("numpy", "scipy", "torch", "nibabel", "SimpleITK"):
         if package in sys.modules:
             try:

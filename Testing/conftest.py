@@ -16,7 +16,7 @@ AXIAL = Geometry((24, 28, 10), np.array([[-8.0, 0, 0, 92], [0, -8, 0, 100], [0, 
 SEED = 20
 
 
-def make_tiny_network(seed: int = SEED):  # noqa: ANN201
+def make_tiny_network(seed: int = SEED):
     """Return TLP at width 8 with two sources, its weights of a size that training ends with: no flat results."""
     import torch
 
@@ -30,7 +30,7 @@ def make_tiny_network(seed: int = SEED):  # noqa: ANN201
     return network.eval()
 
 
-def make_tiny_card(**changes: object):  # noqa: ANN201
+def make_tiny_card(**changes: object):
     """Return the card of the tiny model: T1 and T2 to T1ce on native spacing."""
     from MedXlateCore.config import to_mapping
     from MedXlateCore.models.card import ModelCard
@@ -63,7 +63,7 @@ def tiny_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_package: Path):  # noqa: ANN201
+def tiny_model(tiny_package: Path):
     """Return the tiny package, loaded; nobody changes it."""
     from MedXlateCore.models.package import load_package
 
@@ -71,11 +71,11 @@ def tiny_model(tiny_package: Path):  # noqa: ANN201
 
 
 @pytest.fixture(scope="session")
-def altered(tiny_model) -> Callable:  # noqa: ANN001
+def altered(tiny_model) -> Callable:
     """Return a function that makes the tiny model with another network or other entries in its card."""
     import dataclasses
 
-    def make(network=None, **card):  # noqa: ANN001, ANN003, ANN202
+    def make(network=None, **card):
         return dataclasses.replace(
             tiny_model, network=network or tiny_model.network, card=dataclasses.replace(tiny_model.card, **card)
         )

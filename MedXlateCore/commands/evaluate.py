@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedXlateCore.errors import InputError
-
 if TYPE_CHECKING:
     from MedXlateCore.metrics.evaluation import EvaluationResult
     from MedXlateCore.volume import Volume
@@ -119,12 +117,8 @@ def _files(volumes: Mapping[str, Volume | None]) -> dict[str, Any]:
 
 
 def _run_record(path: Path) -> dict[str, Any] | None:
-    """Return the record that lies beside a volume MedXlate wrote, None where there is none."""
-    from MedXlateCore.files import read_json
-    from MedXlateCore.io import sidecar_path
+    """Return the record beside a volume that MedXlate wrote, if it describes the file as it is; otherwise None."""
+    from MedXlateCore.io import read_record
 
-    try:
-        record = read_json(sidecar_path(path))
-    except InputError:  # no such file, or another program's: the figures do not depend on it
-        return None
-    return record if isinstance(record, dict) and record.get("synthetic") is True else None
+    record = read_record(path)
+    return record if record is not None and record.get("synthetic") is True else None

@@ -31,7 +31,7 @@ from MedXlateCore.io.voxels import voxels
 from MedXlateCore.volume import Geometry, Modality, Volume
 
 __all__ = [
-    "check_foreign",
+    "check_input_format",
     "check_output",
     "check_output_format",
     "read_record",
@@ -91,7 +91,7 @@ def read_volume(path: Path | str, modality: Modality | str | None = None, frame:
         ResourceError: ``MX-FIL-005`` (no permission), ``MX-FIL-009`` (not enough memory).
     """
     kind = Modality.OTHER if modality is None else Modality.parse(modality)
-    suffix = check_foreign(path)
+    suffix = check_input_format(path)
     try:
         return _READERS[suffix](Path(path), kind, frame)
     except MemoryError as error:
@@ -104,7 +104,7 @@ def read_volume(path: Path | str, modality: Modality | str | None = None, frame:
         ) from error
 
 
-def check_foreign(path: Path | str) -> str:
+def check_input_format(path: Path | str) -> str:
     """Check that a file exists and has a known format, and return its suffix in lower case.
 
     Raises:
@@ -241,7 +241,7 @@ def sidecar_path(path: Path | str) -> Path:
     """Return the path of the record beside a volume: ``<stem>.json``."""
     path = Path(path)
     suffix = _suffix(path, _READERS) or path.suffix
-    return path.with_name(path.name.removesuffix(path.name[len(path.name) - len(suffix) :]) + ".json")
+    return path.parent / (path.name[: len(path.name) - len(suffix)] + ".json")
 
 
 def read_record(path: Path | str) -> dict[str, Any] | None:

@@ -7,12 +7,12 @@ protocols are never compared (``require_same_protocol``).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 from typing import Protocol as StructuralType
 
+from MedXlateCore.config import nearest
 from MedXlateCore.errors import UsageError
 
 __all__ = ["PROTOCOLS", "Protocol", "SsimWindow", "get_protocol", "require_same_protocol", "with_matched_intensity"]
@@ -277,12 +277,11 @@ def get_protocol(name: str | Protocol) -> Protocol:
         return name
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, n=1)
     raise UsageError(
         "MX-MET-001",
         f"there is no evaluation protocol '{name}'",
         expected="one of " + ", ".join(PROTOCOLS),
-        fix=f"did you mean '{near[0]}'?" if near else "choose a name from the list",
+        fix=f"did you mean '{guess}'?" if (guess := nearest(name, PROTOCOLS)) else "choose a name from the list",
     )
 
 

@@ -17,7 +17,7 @@ from MedXlateCore.metrics import pictures, plots
 from MedXlateCore.metrics.inputs import require_same_grid
 from MedXlateCore.metrics.page import RESEARCH_USE_ONLY, html_figure, html_page, html_table
 from MedXlateCore.metrics.regions import BRAIN, HEALTHY, LESION, evaluation_mask, region_masks
-from MedXlateCore.metrics.result import EvaluationResult, intensity_map
+from MedXlateCore.metrics.result import EvaluationResult, intensity_map, matched_window
 from MedXlateCore.transforms.resampling import resample
 from MedXlateCore.volume import Modality, Volume
 
@@ -222,7 +222,7 @@ def _tiles(subject: _Subject) -> tuple[list[pictures.Tile], str]:
     """Return sources, reference, synthetic image and error map, and the unit of the error in words."""
     factor, offset = intensity_map(subject.result)
     window = pictures.display_window(subject.reference, subject.brain)
-    synthetic_window = ((window[0] - offset) / factor, (window[1] - offset) / factor)
+    synthetic_window = matched_window(window, subject.result)
     scale, unit, words = _error_unit(subject)
     error = pictures.difference(subject.reference, subject.synthetic, scale=scale, factor=factor, offset=offset)
     reach = _rounded_up(float(np.percentile(np.abs(error.array[subject.brain]), 99)))

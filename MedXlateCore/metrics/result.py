@@ -8,7 +8,7 @@ from typing import Any
 from MedXlateCore.errors import Warned
 from MedXlateCore.metrics.protocols import Protocol
 
-__all__ = ["EvaluationResult", "Metrics", "intensity_map"]
+__all__ = ["EvaluationResult", "Metrics", "intensity_map", "matched_window"]
 
 Metrics = dict[str, float | None]
 """Figures by name; None stands for an infinite or undefined one."""
@@ -52,3 +52,9 @@ def intensity_map(result: EvaluationResult) -> tuple[float, float]:
     """Return (factor, offset) applied to the synthetic image's intensities; (1, 0) if they were not matched."""
     matched = result.details.get("matched", {"factor": 1.0, "offset": 0.0})
     return float(matched["factor"]), float(matched["offset"])
+
+
+def matched_window(window: tuple[float, float], result: EvaluationResult) -> tuple[float, float]:
+    """Return the synthetic image's display window that looks like ``window`` does on the reference."""
+    factor, offset = intensity_map(result)
+    return (window[0] - offset) / factor, (window[1] - offset) / factor

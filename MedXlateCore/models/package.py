@@ -21,7 +21,15 @@ from torch import Tensor, nn
 
 from MedXlateCore.config import read_dataclass
 from MedXlateCore.errors import InputError, UsageError
-from MedXlateCore.files import atomic_write_bytes, atomic_write_text, check_writable, read_bytes, require_file, shown
+from MedXlateCore.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    check_writable,
+    path_lock,
+    read_bytes,
+    require_file,
+    shown,
+)
 from MedXlateCore.models.blocks.init import without_memory
 from MedXlateCore.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard, brief, card_text, inside_package, read_card
 from MedXlateCore.models.catalogue import InstalledPackage, find_package, list_packages, user_models_folder
@@ -41,6 +49,7 @@ __all__ = [
 ]
 
 HEADER_LIMIT_BYTES = 16 << 20
+_LOCK_TIMEOUT_S = 60.0  # another process may be writing the same package
 SPEC_KEY = "spec_sha256"  # the only metadata entry: with several, safetensors writes them in random order
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
 _FLOATS = {"F32", "F16", "BF16"}
@@ -82,11 +91,24 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
         UsageError: ``MX-MOD-021``, there is a package already.
         InputError: ``MX-MOD-013`` (the registry refuses the card), ``MX-MOD-018`` (the network is another one than the
             card describes), ``MX-MOD-019`` (weights that are not finite).
-        ResourceError: ``MX-FIL-010`` to ``MX-FIL-016``, the folder cannot be written.
+        ResourceError: ``MX-FIL-010`` to ``MX-FIL-016``, the folder cannot be written, or another run is writing it.
     """
     folder = Path(directory)
-    earlier = folder / CARD_FILE
-    if earlier.exists() and not overwrite:
+    _refuse_earlier(folder, overwrite)
+    expected = _architecture(card, shown(folder)).expected
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+    _check_tensors({key: (_type_name(t), tuple(t.shape)) for key, t in tensors.items()}, expected, "the network")
+    _check_finite(tensors, "the network")
+    spec = card.architecture_sha256()
+    data = safetensors.torch.save(tensors, metadata={SPEC_KEY: spec})
+    check_writable(folder / CARD_FILE, needed_bytes=len(data))
+    with path_lock(folder / CARD_FILE, _LOCK_TIMEOUT_S):
+        _refuse_earlier(folder, overwrite)  # another process may have been faster
+        return _store(folder, replace(card, spec_sha256=spec), data)
+
+
+def _refuse_earlier(folder: Path, overwrite: bool) -> None:
+    if (folder / CARD_FILE).exists() and not overwrite:
         raise UsageError(
             "MX-MOD-021",
             "there is a model package already",
@@ -94,20 +116,17 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
             where=shown(folder),
             fix="choose another folder, or ask to overwrite it",
         )
-    expected = _architecture(card, shown(folder)).expected
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    _check_tensors({key: (_type_name(t), tuple(t.shape)) for key, t in tensors.items()}, expected, "the network")
-    _check_finite(tensors, "the network")
-    spec = card.architecture_sha256()
-    data = safetensors.torch.save(tensors, metadata={SPEC_KEY: spec})
+
+
+def _store(folder: Path, card: ModelCard, data: bytes) -> ModelCard:
+    """Write weights, then card, then delete the weights that the earlier card named; return the complete card."""
     sha256 = hashlib.sha256(data).hexdigest()
     # under another name than the earlier weights, so that at every moment the card finds the weights it was written for
-    name = f"model-{sha256[:12]}.safetensors" if earlier.exists() else WEIGHTS_FILE
-    complete = replace(card, weights={"file": name, "sha256": sha256}, spec_sha256=spec)
-    check_writable(earlier, needed_bytes=len(data))
+    name = f"model-{sha256[:12]}.safetensors" if (folder / CARD_FILE).exists() else WEIGHTS_FILE
+    complete = replace(card, weights={"file": name, "sha256": sha256})
     replaced = _weights_of(folder)
     atomic_write_bytes(folder / name, data)
-    atomic_write_text(earlier, card_text(complete))
+    atomic_write_text(folder / CARD_FILE, card_text(complete))
     for old in replaced - {name}:
         (folder / old).unlink(missing_ok=True)
     return complete

@@ -9,6 +9,7 @@ import multiprocessing
 import shutil
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from MedXlateCore import __version__
-from MedXlateCore.errors import InputError, UsageError
+from MedXlateCore.errors import InputError, ResourceError, UsageError
 from MedXlateCore.files import atomic_write_text, check_writable, read_json, write_json
 from MedXlateCore.io import write_volume
 from MedXlateCore.phantom.fields import generator
@@ -190,7 +191,7 @@ def write_cohort(plan: CohortPlan, folder: Path, *, overwrite: bool = False, job
 
     Raises:
         UsageError: ``MX-USE-186`` (the folder is not empty), ``MX-USE-189`` (number of jobs).
-        ResourceError: disk or permission, as in ``MedXlateCore.files.check_writable``.
+        ResourceError: disk or permission, as in ``MedXlateCore.files.check_writable``; ``MX-RES-181``, a worker ended.
     """
     if not 1 <= jobs <= _MOST_JOBS:
         raise UsageError(
@@ -236,10 +237,12 @@ def _prepare_folder(plan: CohortPlan, folder: Path, overwrite: bool) -> None:
         return
     with suppress(InputError):  # no earlier phantom.json: nothing of ours to remove
         earlier = read_json(folder / "phantom.json")
+        (folder / "cases.csv").unlink(missing_ok=True)  # first: a table must not name cases that are gone
         for case in earlier.get("cases", []) if isinstance(earlier, dict) else []:
             name = str(case.get("case", "")) if isinstance(case, dict) else ""
             if name.startswith("phantom_s") and Path(name).name == name:
                 shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / "phantom.json").unlink(missing_ok=True)
 
 
 def _run(
@@ -258,6 +261,14 @@ def _run(
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                "MX-RES-181",
+                "a worker process ended before its phantom was made",
+                expected="workers that run to their end",
+                where=f"{jobs} jobs",
+                fix="use fewer jobs or a smaller size; most often the system's memory ran out",
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -116,7 +116,8 @@ def phantom_geometry(shape: Sequence[int] | None = None, spacing_mm: Sequence[fl
         UsageError: ``MX-USE-182``, fewer than 8 voxels along an axis, or a spacing outside 0.3 to 20 mm.
         ResourceError: ``MX-RES-180``, more than 60 million voxels.
     """
-    if spacing_mm is not None and (len(spacing_mm) != 3 or min(spacing_mm) <= 0):
+    low, high = _SPACING_LIMITS_MM
+    if spacing_mm is not None and (len(spacing_mm) != 3 or not all(low <= s <= high for s in spacing_mm)):
         raise _cannot_make(shape, spacing_mm)
     if shape is None:
         wanted = DEFAULT_SHAPE if spacing_mm is None else _shape_for(spacing_mm)
@@ -132,7 +133,6 @@ def phantom_geometry(shape: Sequence[int] | None = None, spacing_mm: Sequence[fl
         )
     if spacing_mm is None:
         spacing_mm = [f / max(n, 1) for f, n in zip(FIELD_OF_VIEW_MM, wanted, strict=False)]
-    low, high = _SPACING_LIMITS_MM
     if len(wanted) != 3 or min(wanted) < _SMALLEST or any(not low <= s <= high for s in spacing_mm):
         raise _cannot_make(wanted, spacing_mm)
     affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])

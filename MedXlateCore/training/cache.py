@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,19 @@ from MedXlateCore.volume import Geometry, Modality, Volume
 __all__ = ["PreparedCase", "open_case"]
 
 CACHE_FORMAT = 1
+_OPEN_FILES = 128
 _LOCK_TIMEOUT_S = 3600.0  # another process may be preparing the same case
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """A case ready for training; arrays are memory-mapped and read-only.
+    """A case ready for training; arrays are memory-mapped and read-only, and opened when they are asked for.
 
     Attributes:
         row: the case's row in the table.
         key: its name in the cache; changes with the case's content and with the settings.
-        images: [K, S + 1, H, W], sources in channel order, then the target, in [-1, 1].
-        masks: [K, 3, H, W], uint8, 0 or 1: oedema, core, foreground.
+        paths: files of the images and of the masks.
+        shape: of the images, [K, S + 1, H, W].
         fitted: fitted normaliser by modality.
         slices: positions of the slices that show anything.
         grid: the model grid.
@@ -54,8 +56,8 @@ class PreparedCase:
 
     row: CaseRow
     key: str
-    images: NDArray[np.floating]
-    masks: NDArray[np.uint8]
+    paths: tuple[Path, Path]
+    shape: tuple[int, int, int, int]
     fitted: dict[str, FittedNormaliser]
     slices: tuple[int, ...]
     grid: Geometry
@@ -63,9 +65,25 @@ class PreparedCase:
     warnings: tuple[Warned, ...]
 
     @property
+    def images(self) -> NDArray[np.floating]:
+        """Sources in channel order, then the target, [K, S + 1, H, W] in [-1, 1]."""
+        return _mapped(self.paths[0])
+
+    @property
+    def masks(self) -> NDArray[np.uint8]:
+        """Oedema, core and foreground, [K, 3, H, W], uint8, 0 or 1."""
+        return _mapped(self.paths[1])
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of its slices."""
-        return int(self.images.shape[2]), int(self.images.shape[3])
+        return self.shape[2], self.shape[3]
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _mapped(path: Path) -> NDArray:
+    """Map a file into memory. Each map holds a file open, of which a process may have about a thousand."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def open_case(row: CaseRow, config: TrainingConfig, folder: Path) -> PreparedCase:
@@ -84,12 +102,12 @@ def open_case(row: CaseRow, config: TrainingConfig, folder: Path) -> PreparedCas
             facts = _facts(folder, key)
             if facts is None:
                 facts = _prepare_and_store(row, config, folder, key)
-    images, masks = (np.load(path, mmap_mode="r", allow_pickle=False) for path in _array_paths(folder, key))
+    n_slices, n_channels, height, width = facts["shape"]
     return PreparedCase(
         row=row,
         key=key,
-        images=images,
-        masks=masks,
+        paths=_array_paths(folder, key),
+        shape=(n_slices, n_channels, height, width),
         fitted={name: FittedNormaliser.from_dict(fit) for name, fit in facts["fitted"].items()},
         slices=tuple(facts["slices"]),
         grid=Geometry(tuple(facts["plan"]["grid"]["shape"]), np.array(facts["plan"]["grid"]["affine_ras"])),
@@ -147,6 +165,7 @@ def _prepare_and_store(row: CaseRow, config: TrainingConfig, folder: Path, key: 
             np.save(temporary, array, allow_pickle=False)
     facts = {"format": CACHE_FORMAT, "bytes": [path.stat().st_size for path in paths], **facts}
     write_json(folder / f"{key}.json", facts)
+    _mapped.cache_clear()  # a damaged entry may have been mapped before
     return facts
 
 

@@ -7,6 +7,7 @@ card says. A key that nobody reads is refused with the nearest valid name.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -364,8 +365,15 @@ def _absolute_paths(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(data, dict):
         for key in ("table", "cache"):
             if isinstance(text := data.get(key), str) and text not in ("", "none"):
-                data[key] = str((folder / Path(text).expanduser()).absolute())
+                data[key] = str((folder / expanded(text)).absolute())
     return mapping
+
+
+def expanded(text: str) -> Path:
+    """Return a path with a leading ``~`` replaced by the home folder; as it is where there is no such user."""
+    with contextlib.suppress(RuntimeError):
+        return Path(text).expanduser()
+    return Path(text)
 
 
 def _one_length(mapping: dict[str, Any], overrides: Sequence[str]) -> None:

@@ -99,7 +99,7 @@ def _named(warning: Warned, case: PreparedCase) -> Warned:
 
 def used_slices(case: PreparedCase, window: tuple[int, int] | None) -> list[int]:
     """Return the positions of a case's slices that show anything and lie in ``[data] slices``."""
-    first, stop = window or (0, case.images.shape[0])
+    first, stop = window or (0, case.shape[0])
     return [k for k in case.slices if first <= k < stop]
 
 
@@ -137,7 +137,7 @@ class SliceData:
             A batch on the CPU, all slices of the size ``self.size`` (height, width).
         """
         height, width = self.size
-        n_channels = self.cases[0].images.shape[1]
+        n_channels = self.cases[0].shape[1]
         images = np.full((len(numbers), n_channels, height, width), -1.0, dtype=np.float32)
         masks = np.zeros((len(numbers), 3, height, width), dtype=np.float32)
         for position, number in enumerate(numbers):

@@ -46,7 +46,7 @@ def write_preview(result: CaseResult, config: TrainingConfig, step: int, folder:
     outlines = [Outline("annotated region", unstack(lesion), region_colour(0))] if lesion.any() else []
     normal = axis_codes(case.grid)[2]
     k = _slice_to_show(case.masks, used_slices(case, config.data.slices))
-    index = k if normal in "LPS" else case.images.shape[0] - 1 - k
+    index = k if normal in "LPS" else case.shape[0] - 1 - k
     panel = slice_panel(tiles, index, _PLANES[normal], outlines=outlines, height=220)  # type: ignore[arg-type]
     caption = f"step {step}, validation case {case.row.case}, slice {k}: research use only, not for diagnosis"
     buffer = io.BytesIO()

@@ -16,7 +16,7 @@ from pathlib import Path
 from MedXlateCore.config import nearest
 from MedXlateCore.errors import InputError, UsageError, Warned
 from MedXlateCore.files import read_bytes, require_file
-from MedXlateCore.training.config import DataTable
+from MedXlateCore.training.config import DataTable, expanded
 from MedXlateCore.volume import Modality
 
 __all__ = ["SPLITS", "CaseRow", "CaseTable", "read_table"]
@@ -217,7 +217,7 @@ def _row(
 
 
 def _file(folder: Path, text: str, case: str, role: str, where: str) -> Path:
-    path = folder / Path(text).expanduser()
+    path = folder / expanded(text)
     try:
         require_file(path)
     except InputError as error:
@@ -241,8 +241,11 @@ def _check_splits(table: CaseTable, n_records: int, data: DataTable, path: Path)
             where=str(path),
             fix="check the columns 'split' and the modalities, and [data] where",
         )
-    if table.split("val"):
-        return []
-    return [
-        Warned("MX-DAT-010", "there is no validation case", str(path), "the last state is exported, not the best one")
-    ]
+    warnings = []
+    if not table.split("val"):
+        text = "there is no validation case"
+        warnings.append(Warned("MX-DAT-010", text, str(path), "the last state is exported, not the best one"))
+    if data.roi and not any(row.regions for row in table.split("train")):
+        text = f"no training case has a lesion label map (column '{data.roi}'): no prompt can be learned"
+        warnings.append(Warned("MX-DAT-012", text, str(path), 'correct [data] roi, or set it to "none"'))
+    return warnings

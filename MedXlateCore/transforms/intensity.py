@@ -7,6 +7,7 @@ Rules: ``minmax`` (TLP: per volume, after the crop), ``percentile`` (ALDM: 0.5 a
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -79,11 +80,12 @@ class FittedNormaliser:
 
 
 @dataclass(frozen=True)
-class Normaliser:
+class Normaliser(ABC):
     """Base of the rules; :meth:`fit` looks at one volume and returns the map for it."""
 
     kind: ClassVar[str] = ""
 
+    @abstractmethod
     def fit(self, array: NDArray, mask: NDArray | None = None) -> FittedNormaliser:
         """Find the map for one volume.
 
@@ -95,7 +97,6 @@ class Normaliser:
             InputError: ``MX-IMG-021`` (no usable range), ``MX-IMG-022`` (no voxel to look at, or the mask has another
                 shape), ``MX-IMG-023`` (values that are not finite).
         """
-        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able settings with their ``kind``."""

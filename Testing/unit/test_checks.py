@@ -72,7 +72,7 @@ def spoilt(count: int, value: float, seed: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("value", [nan, inf, -inf])
 def test_more_than_a_ten_thousandth_of_bad_voxels_is_refused(value: float) -> None:
     error = error_of(check_volume, volume(spoilt(11, value)))  # of 100,000
-    assert error.code == "MX-IMG-001" and "11 of 100000" in error.found
+    assert error.code == "MX-IMG-001" and "11 of 100000" in error.found and "(0.011 %)" in error.found
     assert error_of(checked, volume(np.full(SHAPE, value, np.float32))).code == "MX-IMG-001"
 
 
@@ -88,6 +88,24 @@ def test_a_few_bad_voxels_are_repaired_from_their_neighbours_and_noted(value: fl
     for i, j, k in np.argwhere(was_bad):
         near = bad.array[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2, max(k - 1, 0) : k + 2]
         assert near[np.isfinite(near)].min() <= repaired.array[i, j, k] <= near[np.isfinite(near)].max()
+
+
+@pytest.mark.parametrize("at", [(0, 0, 0), (5, 6, 7), (49, 49, 39), (0, 20, 39), (1, 1, 1), (48, 2, 38)])
+def test_the_repair_is_the_mean_of_the_touching_voxels(at: tuple[int, int, int]) -> None:
+    array = np.random.default_rng(5).normal(100, 20, (50, 50, 40)).astype(np.float32)
+    array[at] = nan
+    touching = [
+        float(array[i, j, k])
+        for i in range(50) for j in range(50) for k in range(40)
+        if (i, j, k) != at and max(abs(i - at[0]), abs(j - at[1]), abs(k - at[2])) == 1
+    ]  # fmt: skip
+    repaired, _ = checked(volume(array))
+    assert repaired.array[at] == np.float32(np.mean(touching))
+
+
+def test_whole_numbers_need_no_repair() -> None:
+    for good in (volume((head() * 3).astype(np.int16)), volume(np.ones(SHAPE, np.uint8), Modality.LABEL)):
+        assert checked(good)[0] is good
 
 
 @pytest.mark.parametrize(("modality", "air"), [(Modality.T1, 0.0), (Modality.CT, -1000.0)])
@@ -111,7 +129,7 @@ def test_one_value_everywhere_is_no_image(value: float) -> None:
     assert error.code == "MX-IMG-003" and f"{value:g}" in error.found
 
 
-@pytest.mark.parametrize("value", [1e13, -1e13, 1e30, -3e38])
+@pytest.mark.parametrize("value", [1.1e12, -1.1e12, 1e30, -3e38])
 def test_absurd_values_are_refused(value: float) -> None:
     array = head()
     array[3, 3, 3] = value
@@ -120,10 +138,62 @@ def test_absurd_values_are_refused(value: float) -> None:
 
 def test_a_nearly_empty_volume_is_noted() -> None:
     array = np.zeros((40, 40, 40), np.float32)
-    array[20, 20, 20:23] = [1.5, 2.25, 1.125]
-    assert "MX-IMG-004" in codes(check_volume(volume(array)))
-    array -= 1000
-    assert "MX-IMG-004" in codes(check_volume(volume(array, Modality.CT)))
+    array[20, 20, 20:36] = np.linspace(1, 2, 16) * 1.1
+    for spot in (volume(array), volume(array - 1000, Modality.CT)):
+        (warning,) = [w for w in check_volume(spot) if w.code == "MX-IMG-004"]
+        assert "only 0.025 % of the voxels" in warning.found  # 16 of 64,000
+        assert "MX-IMG-006" not in codes(check_volume(spot))
+    assert "differ from -1000" in warning.found
+    array[20, :, 20:22] = 1.5
+    assert "MX-IMG-004" not in codes(check_volume(volume(array)))
+    assert "MX-IMG-004" not in codes(check_volume(volume(array - 1, Modality.T1)))  # -1 is not the MR's air
+
+
+def filled(values: list[float], shape: tuple[int, int, int] = (10, 10, 10)) -> np.ndarray:
+    """An image of the given values in turn."""
+    return np.resize(np.array(values, np.float32), shape)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "plausible"),
+    [
+        (-100, 50, True), (-99.5, 50, False), (-100, 49.5, False), (-11_000, 70_000, True), (-11_001, 70_000, False),
+        (-11_000, 70_010, False), (-1024, 3071, True),
+    ],
+)  # fmt: skip
+def test_the_limits_of_hounsfield_units(low: float, high: float, plausible: bool) -> None:
+    warnings = check_volume(volume(filled([low, high, 0.5]), Modality.CT))
+    assert ("MX-IMG-008" not in codes(warnings)) == plausible
+    assert all(f"{low:.4g} to {high:.4g}" in w.found for w in warnings if w.code == "MX-IMG-008")
+    assert "MX-IMG-008" not in codes(check_volume(volume(filled([low, high, 0.5]), Modality.PET)))
+
+
+def test_the_limits_of_a_label_like_image() -> None:
+    def found(count: int, shape: tuple[int, int, int]) -> bool:
+        return "MX-IMG-009" in codes(check_volume(volume(filled(list(range(count)), shape))))
+
+    assert found(16, (10, 10, 10)) and not found(17, (10, 10, 10))
+    assert found(3, (13, 5 + 3, 1)) and not found(3, (8, 8, 1))  # 64 voxels say nothing
+
+
+def test_the_limit_of_absurd_values_and_of_hot_voxels() -> None:
+    array = filled([1.5, 2.5, 3.5], (20, 20, 20))
+    array[0, 0, 0] = 1e12
+    assert codes(check_volume(volume(array))) == ["MX-IMG-006"]
+    array[0, 0, 0] = 349.0  # 100 times the usual 3.5 is 350
+    assert codes(check_volume(volume(array))) == []
+    array[0, 0, 0] = 351.0
+    assert "reach 351, the others stay below 3.5" in check_volume(volume(array))[0].found
+    array[0, 0, 0] = -351.0
+    assert "MX-IMG-006" in codes(check_volume(volume(array)))
+
+
+def test_the_limit_of_negative_mr_values() -> None:
+    array = filled([1.5, 2.5, 3.5], (20, 20, 10))
+    array[0, 0, :4] = -0.5  # 4 of 4,000
+    assert codes(check_volume(volume(array))) == []
+    array[0, 0, :8] = -0.5
+    assert "0.2 % of the voxels are negative, down to -0.5" in check_volume(volume(array))[0].found
 
 
 def test_a_few_hot_voxels_are_noted() -> None:
@@ -197,6 +267,11 @@ def test_a_strong_shear_is_refused(cosine: float) -> None:
     assert error_of(check_volume, volume(affine=affine)).code == "MX-GEO-017"
 
 
+def test_the_limits_of_the_voxel_size() -> None:
+    for spacing in (0.05, 50.0):
+        assert "MX-GEO-018" not in codes(check_volume(volume(affine=np.diag([-spacing, -spacing, spacing, 1]))))
+
+
 @pytest.mark.parametrize("spacing", [0.049, 51.0, 1e-6, 1e6])
 def test_absurd_voxel_sizes_are_refused_along_any_axis(spacing: float) -> None:
     for axis in range(3):
@@ -205,20 +280,29 @@ def test_absurd_voxel_sizes_are_refused_along_any_axis(spacing: float) -> None:
         assert error_of(check_volume, volume(affine=affine)).code == "MX-GEO-018"
 
 
+def test_the_distance_of_two_slices_counts() -> None:
+    affine = np.diag([-1.0, -1.0, 60.0, 1.0])
+    assert error_of(check_volume, volume(head()[:, :, 8:10], affine=affine)).code == "MX-GEO-018"
+
+
 def test_the_thickness_of_a_single_slice_does_not_count() -> None:
     affine = np.diag([-1.0, -1.0, 60.0, 1.0])
     assert codes(check_volume(volume(head()[:, :, 8:9], affine=affine))) == ["MX-IMG-010"]
 
 
 def test_needle_shaped_voxels_are_noted() -> None:
-    assert codes(check_volume(volume(affine=np.diag([-0.5, -0.5, 4.1, 1])))) == ["MX-GEO-019"]
-    assert codes(check_volume(volume(affine=np.diag([-0.5, -0.5, 3.9, 1])))) == []
+    (warning,) = check_volume(volume(affine=np.diag([-0.5, -0.5, 4.1, 1])))
+    assert warning.code == "MX-GEO-019" and "8.2 times" in warning.found
+    assert codes(check_volume(volume(affine=np.diag([-0.5, -0.5, 4.0, 1])))) == []
 
 
 def test_a_grid_ten_metres_away_is_noted() -> None:
     affine = LPS.copy()
-    affine[2, 3] = 10_500
-    assert codes(check_volume(volume(affine=affine))) == ["MX-GEO-008"]
+    affine[2, 3] = 10_500 - 30
+    (warning,) = check_volume(volume(affine=affine))
+    assert warning.code == "MX-GEO-008" and "10.5 m" in warning.found
+    affine[2, 3] = 10_000 - 30  # the last slice lies at 10 m
+    assert check_volume(volume(affine=affine)) == []
 
 
 # --- several sources ---
@@ -284,9 +368,11 @@ def test_sources_that_barely_meet_are_refused_and_cut_ones_noted() -> None:
         return volume(head(2), Modality.T2, affine)
 
     both = [Modality.T1, Modality.T2]
-    assert error_of(check_sources, [reference, shifted(4)], both).code == "MX-GEO-030"
-    assert "0 %" in error_of(check_sources, [reference, shifted(500)], both).found
-    assert codes(check_sources([reference, shifted(1.6)], both)) == ["MX-GEO-031"]
+    error = error_of(check_sources, [reference, shifted(4)], both)
+    assert error.code == "MX-GEO-030" and "only 86 % of the reference" in error.found and "90 %" in error.expected
+    assert "only 0 %" in error_of(check_sources, [reference, shifted(500)], both).found
+    (warning,) = check_sources([reference, shifted(1.6)], both)
+    assert warning.code == "MX-GEO-031" and "2.3 % of the reference" in warning.found
     assert check_sources([reference, shifted(0.3)], both) == []
 
 
@@ -329,7 +415,8 @@ def test_an_empty_region_is_the_same_as_none() -> None:
 
 @pytest.mark.parametrize("value", [0.5, nan, inf])
 def test_fractions_are_refused(value: float) -> None:
-    assert error_of(check_roi, lesion(value, dtype="float32"), volume(), LABELS).code == "MX-ROI-001"
+    error = error_of(check_roi, lesion(value, dtype="float32"), volume(), LABELS)
+    assert error.code == "MX-ROI-001" and f"{value:g} (48 voxels" in error.found
 
 
 @pytest.mark.parametrize("value", [5, 255, 7])
@@ -358,7 +445,25 @@ def test_a_region_on_another_grid_is_judged_by_its_place() -> None:
 
 def test_a_region_over_most_of_the_volume_is_noted() -> None:
     whole = Volume(np.ones(SHAPE, np.uint8), Geometry(SHAPE, LPS), Modality.LABEL)
-    assert codes(check_roi(whole, volume(), LABELS)) == ["MX-ROI-014"]
+    (warning,) = check_roi(whole, volume(), LABELS)
+    assert warning.code == "MX-ROI-014" and "100 %" in warning.found
+    half = np.zeros(SHAPE, np.uint8)
+    half[: SHAPE[0] // 2] = 1
+    assert check_roi(Volume(half, Geometry(SHAPE, LPS), Modality.LABEL), volume(), LABELS) == []
+
+
+def test_what_lies_outside_covers_nothing() -> None:
+    aside = LPS.copy()
+    aside[0, 3] = SHAPE[0] / 2
+    whole = Volume(np.ones(SHAPE, np.uint8), Geometry(SHAPE, aside), Modality.LABEL)
+    (warning,) = check_roi(whole, volume(), LABELS)
+    assert warning.code == "MX-ROI-012" and "50.0 %" in warning.found
+
+
+def test_coverage_is_measured_in_cubic_millimetres() -> None:
+    fine = np.diag([-0.5, -0.5, 1.0, 1.0])
+    small = Volume(np.ones(SHAPE, np.uint8), Geometry(SHAPE, fine), Modality.LABEL)
+    assert check_roi(small, volume(), LABELS) == []  # an eighth of the volume
 
 
 # --- real volumes ---

@@ -151,6 +151,10 @@ def test_an_override_that_cannot_be_read_is_refused(text: str):
     assert caught.value.code == "MX-USE-045"
 
 
+def test_a_byte_order_mark_is_no_fault():
+    assert parse_toml(b"\xef\xbb\xbfsteps = 3\n", "x") == {"steps": 3}
+
+
 def test_text_that_is_not_toml_is_refused(tmp_path: Path):
     path = tmp_path / "config.toml"
     path.write_bytes(b"steps = \n")

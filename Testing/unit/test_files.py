@@ -132,6 +132,15 @@ def test_the_temporary_name_is_hidden_keeps_the_suffix_and_names_the_process(tmp
             temporary.touch()
 
 
+@pytest.mark.parametrize(
+    ("suffix", "kept"), [("." + "s" * 15, True), ("." + "s" * 16, False), (".語語語語語語", False)]
+)
+def test_only_a_short_suffix_is_kept(tmp_path: Path, suffix: str, kept: bool) -> None:
+    with atomic_write(tmp_path / f"a{suffix}") as temporary:
+        assert temporary.name.endswith(suffix) == kept
+        temporary.touch()
+
+
 def test_two_temporaries_of_one_target_differ(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "a") as first, atomic_write(tmp_path / "a") as second:
         assert first != second
@@ -334,6 +343,16 @@ def test_too_little_space_is_found_before_computing(tmp_path: Path) -> None:
     assert code_of(check_writable, tmp_path / "a", 2**60) == "MX-FIL-013"
 
 
+def test_the_space_needed_includes_a_mebibyte_to_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [3 * 2**20]
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, free[0]))
+    check_writable(tmp_path / "a", 2 * 2**20)
+    free[0] -= 1
+    with pytest.raises(ResourceError) as caught:
+        check_writable(tmp_path / "a", 2 * 2**20)
+    assert caught.value.found == "the disk has 3 MiB free" and caught.value.expected == "at least 3 MiB"
+
+
 def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "in.nii.gz"
     source.touch()
@@ -433,9 +452,10 @@ def test_temporaries_of_living_processes_and_other_computers_stay_for_a_day(tmp_
         for path in (elsewhere, here, foreign):
             path.touch()
         assert remove_stale_temporaries(tmp_path) == [here]
-        yesterday = time.time() - 2 * 24 * 3600
-        os.utime(elsewhere, (yesterday, yesterday))
-        assert remove_stale_temporaries(tmp_path) == [elsewhere]
+        for hours, removed in ((23.9, []), (24.1, [elsewhere])):
+            then = time.time() - hours * 3600
+            os.utime(elsewhere, (then, then))
+            assert remove_stale_temporaries(tmp_path) == removed
         assert mine.exists() and foreign.exists()
 
 
@@ -561,6 +581,7 @@ def test_json_keeps_order_and_turns_what_json_lacks_into_plain_values(tmp_path: 
     assert back["point"] == {"x": 1.0, "where": "x"} and back["set"] == [1, 2] and back["ü"] == [1, 2]
     assert back["odd"] == "lone\\udcff"
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == json_text(obj)
+    assert json_text({"ü": [1]}) == '{\n  "ü": [\n    1\n  ]\n}\n'
     assert json.loads(json_text(obj)) == back
 
 

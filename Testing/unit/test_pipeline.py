@@ -392,7 +392,7 @@ def test_remarks_from_reading_travel_with_the_result_once(patient, tiny_model):
 
 
 def test_a_source_the_model_does_not_use_is_warned_of_and_changes_nothing(patient, tiny_model):
-    flair = patient["T2"].with_array(patient["T2"].array**1.1, modality=Modality.FLAIR)
+    flair = patient["T2"].with_array(patient["T2"].array ** 1.1, modality=Modality.FLAIR)
     translation = run([*pair(patient), flair], tiny_model)
     assert np.array_equal(translation.run().array, run(pair(patient), tiny_model).run().array)
     assert codes(translation) == ["MX-IMG-032"]

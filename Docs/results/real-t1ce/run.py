@@ -2,11 +2,14 @@
 
     python Docs/results/real-t1ce/run.py --data ../shared/data --work runs/real-t1ce
 
-The data folder holds ``cases.csv`` (group, case, split, modality columns, seg; paths relative to it). Training takes its
-groups ``brain-tumour`` and ``brain-tumour-2d``, split ``train``, and 12 brain-only phantoms made here; phantoms also
-serve for choosing the checkpoint, so that no test patient has any say in it. Tested are the volumes of ``brain-tumour``,
-split ``test``. Writes ``results.csv``, ``results.md`` and ``metrics.png`` beside this file; pictures of the patients stay
-in the work folder, because their terms do not allow publishing them.
+The data folder holds ``cases.csv`` (group, case, split, modality columns, seg; paths relative to it). Training
+takes its groups ``brain-tumour`` and ``brain-tumour-2d``, split ``train``, and 12 brain-only phantoms made here;
+phantoms also serve for choosing the checkpoint, so that no test patient has any say in it. Tested are the volumes
+of ``brain-tumour``, split ``test``.
+
+Writes ``results.csv``, ``results.md`` and ``metrics.png`` beside this file, and ``open-ms.png``: the same model on
+a patient of an openly licensed collection (group ``multiple-sclerosis``, CC BY), who has no T1ce to compare with.
+Pictures of the tumour patients stay in the work folder, because their terms do not allow publishing them.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from MedXlateCore.demo import LABELS, PROMPTS, sham_label_map
-from MedXlateCore.inference.prepare import prepare_sources, unstack
+from MedXlateCore.inference.prepare import normalise, prepare_sources, unstack
 from MedXlateCore.io import read_volume, write_volume
+from MedXlateCore.metrics import pictures
 from MedXlateCore.metrics.evaluation import evaluate
-from MedXlateCore.metrics.report import write_evaluation_report
 from MedXlateCore.metrics.result import EvaluationResult
 from MedXlateCore.models.package import LoadedModel, load_package
 from MedXlateCore.pipeline import translate
@@ -32,11 +35,15 @@ from MedXlateCore.training.cache import open_case
 from MedXlateCore.training.config import load_config
 from MedXlateCore.training.data import SliceData, fit_to_size, mean_image
 from MedXlateCore.training.table import read_table
+from MedXlateCore.transforms.foreground import foreground_mask
+from MedXlateCore.transforms.intensity import FittedNormaliser
+from MedXlateCore.transforms.spatial import SpatialPlan
 from MedXlateCore.volume import Modality, Volume
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("T1", "T2")
 TARGET = "T1ce"
+TRAINING_GROUPS = {"brain-tumour", "brain-tumour-2d"}
 ROWS = {**PROMPTS, "identity": "identity (T1 as T1ce)", "mean": "mean training image"}
 REGIONS = ("brain", "lesion", "core", "oedema", "healthy")
 
@@ -54,10 +61,14 @@ def main() -> int:
         medxlate("train", HERE / "config.toml", "--data", table, "--out", options.work / "run")
     model = load_package(options.work / "run" / "model")
     rows = [
-        row for row in read_rows(options.data) if row["group"] == "brain-tumour" and row["split"] == "test" and row["seg"]
+        row
+        for row in read_rows(options.data)
+        if row["group"] == "brain-tumour" and row["split"] == "test" and row["seg"]
     ]
     results = {row["case"]: test_case(row, model, options.work, table) for row in rows}
     write_results(results, model)
+    open_patient = next(row for row in read_rows(options.data) if row["group"] == "multiple-sclerosis")
+    picture_of(open_patient, model, options.work).save(HERE / "open-ms.png")
     return 0
 
 
@@ -79,15 +90,27 @@ def make_table(data: Path, work: Path, table: Path) -> None:
             "--jobs", 2,
         )  # fmt: skip
     columns = ("case", "split", *SOURCES, TARGET, "seg")
-    rows = [
-        row for row in read_rows(data) if row["group"] in {"brain-tumour", "brain-tumour-2d"} and row["split"] == "train"
-    ]
-    rows += read_rows(phantoms)
+    real = [row for row in read_rows(data) if row["group"] in TRAINING_GROUPS and row["split"] == "train"]
+    for row in real:
+        if row["group"] == "brain-tumour-2d":
+            row["seg"] = str(brats_labels(Path(row["seg"]), work / "labels"))
+    rows = [*real, *read_rows(phantoms)]
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def brats_labels(path: Path, folder: Path) -> Path:
+    """Write a single slice's label map with BraTS labels: theirs are 1 to 3 tissue, 4 to 7 as below."""
+    labels = read_volume(path, "label")
+    recoded = np.zeros_like(labels.array)
+    for theirs, ours in {4: 1, 5: 2, 6: 1, 7: 4}.items():  # necrosis, oedema, non-enhancing, enhancing
+        recoded[labels.array == theirs] = ours
+    target = folder / path.name
+    write_volume(labels.with_array(recoded), target)
+    return target.resolve()
 
 
 def medxlate(*arguments: object) -> None:
@@ -99,38 +122,69 @@ def test_case(row: dict[str, str], model: LoadedModel, work: Path, table: Path) 
     """Translate a patient under every prompt, and evaluate it and the baselines."""
     sources = [read_volume(row[name], name) for name in SOURCES]
     reference, regions = read_volume(row[TARGET], TARGET), read_volume(row["seg"], "label")
+    config = load_config(HERE / "config.toml", table=table)
+    prepared = prepare_sources(sources, sources[0].geometry, config.grid, config.intensity)
+    _, scale = normalise(prepared.plan.to_model(reference), reference.modality, config.intensity)
     prompts = {"no_prompt": None, "given_prompt": regions, "sham_prompt": sham_label_map(regions, sources[0])}
     results = {}
     for name, prompt in prompts.items():
         translation = translate(sources, model, target=TARGET, roi=prompt, device="cpu")
         made = translation.run()
-        same_grid = made.geometry.shape == sources[0].geometry.shape and np.array_equal(
-            made.geometry.affine_ras, sources[0].geometry.affine_ras
-        )
-        if not same_grid:
-            raise SystemExit(f"{row['case']}: the result is not on the source's grid")
+        refuse_another_grid(made, sources[0], row["case"])
         write_volume(made, work / "test" / f"{row['case']}_{name}.nii.gz", translation.record.as_dict())
-        results[name] = assess(reference, made, regions)
-        page = work / "test" / f"{row['case']}_{name}.html"
-        write_evaluation_report(page, results[name], reference, made, sources, regions, region_labels=LABELS)
-    results["identity"] = assess(reference, sources[0].with_array(sources[0].array, modality=Modality.T1CE), regions)
-    results["mean"] = assess(reference, mean_volume(sources, reference, model, work, table), regions)
+        own_scale = FittedNormaliser.from_dict(translation.record.intensity["result"])
+        results[name] = assess(reference, made.with_array(own_scale.apply(made.array)), regions, scale)
+    identity = sources[0].with_array(prepared.fitted[0].apply(sources[0].array))
+    results["identity"] = assess(reference, identity, regions, scale)
+    mean = mean_volume(prepared.plan, prepared.foreground, reference, work, table)
+    results["mean"] = assess(reference, mean, regions, scale)
     return results
 
 
-def assess(reference: Volume, made: Volume, regions: Volume) -> EvaluationResult:
-    """Evaluate under volume3d with matched intensities: MR has no unit, and the patients come from several scanners."""
-    return evaluate(reference, made, regions=regions, region_labels=LABELS, match_intensity=True)
+def refuse_another_grid(made: Volume, source: Volume, case: str) -> None:
+    """Stop where the promise is broken that the result has the source's shape and affine."""
+    same = made.geometry.shape == source.geometry.shape
+    if not (same and np.array_equal(made.geometry.affine_ras, source.geometry.affine_ras)):
+        raise SystemExit(f"{case}: the result is not on the source's grid")
 
 
-def mean_volume(sources: list[Volume], reference: Volume, model: LoadedModel, work: Path, table: Path) -> Volume:
-    """Return the mean training target of the model grid, on the patient's grid."""
+def picture_of(row: dict[str, str], model: LoadedModel, work: Path) -> Image.Image:
+    """Draw T1, T2 and synthetic T1ce, without and with the outlined lesions as prompt, of a patient without T1ce."""
+    sources, lesions = [read_volume(row[name], name) for name in SOURCES], read_volume(row["seg"], "label")
+    made = []
+    for name, roi in {"no_prompt": None, "given_prompt": lesions}.items():
+        translation = translate(sources, model, target=TARGET, roi=roi, roi_labels={"oedema": [1]}, device="cpu")
+        made.append(translation.run())
+        write_volume(made[-1], work / "test" / f"{row['case']}_{name}.nii.gz", translation.record.as_dict())
+    brain = foreground_mask(sources[0].array, Modality.T1)
+    window = pictures.display_window(made[0], brain)
+    tiles = [pictures.Tile(v.modality.value, v, pictures.display_window(v, brain)) for v in sources]
+    words = ("SYNTHETIC T1ce, no prompt", "SYNTHETIC T1ce, lesions given")
+    tiles += [pictures.Tile(text, volume, window) for text, volume in zip(words, made, strict=True)]
+    mask = lesions.array > 0
+    geometry = sources[0].geometry
+    index = pictures.slices_of_interest(geometry, brain, mask)[0]
+    outline = pictures.Outline("lesions, as outlined by the collection's readers", mask, pictures.region_colour(0))
+    return pictures.slice_panel(tiles, index, outlines=[outline], crop=pictures.crop_to(geometry, brain))
+
+
+def assess(reference: Volume, unit: Volume, regions: Volume, scale: FittedNormaliser) -> EvaluationResult:
+    """Evaluate an image given in the network's [-1, 1] under volume3d, in the reference's own scale.
+
+    MR has no unit and the patients come from several scanners, so every row, baselines included, is put on the scale
+    that the target normaliser finds in the reference.
+    """
+    made = reference.with_array(scale.invert(unit.array), synthetic=True)
+    return evaluate(reference, made, regions=regions, region_labels=LABELS)
+
+
+def mean_volume(plan: SpatialPlan, foreground: np.ndarray, reference: Volume, work: Path, table: Path) -> Volume:
+    """Return the mean training target in [-1, 1] on the patient's grid, inside the head."""
     config = load_config(HERE / "config.toml", table=table)
     cases = [open_case(case, config, work / "run" / "cache") for case in read_table(config.data).split("train")]
-    mean = mean_image(SliceData(cases, None))
-    prepared = prepare_sources(sources, sources[0].geometry, config.grid, model.card.normalisers)
-    stack = np.where(prepared.foreground, fit_to_size(mean, prepared.foreground.shape[1:]), -1.0).astype(np.float32)
-    return reference.with_array(prepared.plan.to_reference(unstack(stack), fill=-1.0))
+    mean = fit_to_size(mean_image(SliceData(cases, None)), foreground.shape[1:])
+    stack = np.where(foreground, mean, -1.0).astype(np.float32)
+    return reference.with_array(plan.to_reference(unstack(stack), fill=-1.0))
 
 
 def write_results(results: dict[str, dict[str, EvaluationResult]], model: LoadedModel) -> None:
@@ -145,8 +199,9 @@ def write_results(results: dict[str, dict[str, EvaluationResult]], model: Loaded
         writer = csv.writer(file)
         writer.writerow(("case", "row", "region", "voxels", "mae", "psnr", "ssim"))
         writer.writerows(lines)
+    weights = model.card.weights["sha256"][:12]
     text = [
-        f"Model {model.card.name}, weights {model.card.weights['sha256'][:12]}; protocol volume3d+matched; MAE and PSNR (dB).\n"
+        f"Model {model.card.name}, weights {weights}; protocol volume3d in the reference's scale; MAE / PSNR (dB).\n"
     ]
     for case, rows in results.items():
         regions = [region for region in REGIONS if region in rows["no_prompt"].regions]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedXlateCore.cli import main
-from MedXlateCore.files import write_json
+from MedXlateCore.files import sha256_file, write_json
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 FLAT_KEYS = {
@@ -124,12 +124,23 @@ def test_identical_images_are_evaluated_with_null_and_a_warning(case, tmp_path, 
 
 def test_the_page_shows_sources_and_the_run_record(case, tmp_path):
     target = tmp_path / "page.html"
-    write_json(tmp_path / "synthetic.json", {"synthetic": True, "target": "T1ce", "model": {"name": "tlp-demo"}})
+    described = {"name": "synthetic.nii.gz", "sha256": sha256_file(case["synthetic"])}
+    record = {"synthetic": True, "target": "T1ce", "model": {"name": "tlp-demo"}, "output_file": described}
+    write_json(tmp_path / "synthetic.json", record)
     assert evaluate(case, "--html", target, "--source", f"T2={case['reference']}", regions=case["regions"]) == 0
     page = target.read_text("utf-8")
     assert "tlp-demo" in page
     assert "source: T2" in page
     assert "Synthetic T1ce compared with its reference" in page
+
+
+def test_the_record_of_an_earlier_image_is_not_shown(case, tmp_path):
+    described = {"name": "synthetic.nii.gz", "sha256": "0" * 64}
+    record = {"synthetic": True, "target": "T1ce", "model": {"name": "tlp-demo"}, "output_file": described}
+    write_json(tmp_path / "synthetic.json", record)
+    target = tmp_path / "page.html"
+    assert evaluate(case, "--html", target) == 0
+    assert "tlp-demo" not in target.read_text("utf-8")
 
 
 def test_another_programs_file_beside_the_image_is_left_alone(case, tmp_path):

@@ -19,7 +19,7 @@ from MedXlateCore import io
 from MedXlateCore.errors import InputError, MedXlateError, ResourceError, UsageError
 from MedXlateCore.files import sha256_file
 from MedXlateCore.io import (
-    check_foreign,
+    check_input_format,
     check_output,
     check_output_format,
     read_record,
@@ -79,7 +79,7 @@ def test_foreign_formats_are_refused_with_advice(tmp_path: Path, name: str, advi
 def test_a_dicom_file_without_suffix_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "IM0001").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100)
     with pytest.raises(InputError, match="dcm2niix") as caught:
-        check_foreign(tmp_path / "IM0001")
+        check_input_format(tmp_path / "IM0001")
     assert caught.value.code == "MX-FIL-040"
 
 
@@ -258,6 +258,7 @@ def test_the_record_names_the_image_and_its_hash(tmp_path: Path, suffix: str) ->
 def test_a_record_is_returned_only_with_the_image_it_describes(tmp_path: Path) -> None:
     path = tmp_path / "out.nii.gz"
     assert read_record(path) is None
+    assert read_record(".") is None
     write_volume(volume(), path, {"run": 1})
     record = read_record(path)
     assert record is not None and record["run"] == 1

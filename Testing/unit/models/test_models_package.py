@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from MedXlateCore.errors import InputError, ResourceError, UsageError
+from MedXlateCore.files import path_lock
 from MedXlateCore.models.package import load_package, save_package
 from MedXlateCore.models.tlp import TlpConfig, TlpNetwork
 
@@ -72,6 +74,15 @@ def test_a_failure_while_replacing_leaves_the_old_package_sound(package, monkeyp
     with pytest.raises(ResourceError, match="MX-FIL-013"):
         save_package(package, make_card(version="2.0.0"), make_network(1), overwrite=True)
     monkeypatch.undo()
+    assert load_package(package).card.version == "1.2.3"
+
+
+def test_two_runs_do_not_write_one_package_at_once(package, monkeypatch, make_card, make_network):
+    monkeypatch.setattr("MedXlateCore.models.package._LOCK_TIMEOUT_S", 0.1)
+    with ThreadPoolExecutor(1) as other, path_lock(package / "model.json"):
+        late = other.submit(save_package, package, make_card(version="2.0.0"), make_network(1), overwrite=True)
+        with pytest.raises(ResourceError, match="MX-FIL-015"):
+            late.result()
     assert load_package(package).card.version == "1.2.3"
 
 

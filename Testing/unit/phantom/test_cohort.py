@@ -85,6 +85,14 @@ def test_overwriting_removes_the_earlier_cases_and_nothing_else(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cases.csv", "notes.txt", "phantom.json", "phantom_s2_0001"]
 
 
+def test_overwriting_that_is_stopped_leaves_no_table_of_cases_that_are_gone(tmp_path):
+    list(write_cohort(CohortPlan(cases=1, seed=1, splits=(1, 0, 0), **SMALL), tmp_path))
+    run = write_cohort(CohortPlan(cases=2, seed=2, splits=(1, 0, 0), **SMALL), tmp_path, overwrite=True)
+    next(run)
+    run.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stopped_run_leaves_nothing(tmp_path):
     run = write_cohort(CohortPlan(cases=3, splits=(1, 0, 0), **SMALL), tmp_path / "out")
     next(run)

@@ -225,6 +225,8 @@ def test_spacing_alone_and_shape_alone_hold_the_head():
         ((80, 80), None),
         (None, (0.0, 1.0, 1.0)),
         (None, (1.0, 1.0)),
+        (None, (1.0, float("nan"), 1.0)),
+        (None, (1.0, 1e-320, 1.0)),
         ((64, 64, 64), (1.0, 99.0, 1.0)),
     ],
 )

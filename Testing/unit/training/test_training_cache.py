@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,14 @@ def test_a_single_slice_is_a_case(tmp_path: Path):
     case = open_case(row_of(table), config_for(table), tmp_path / "cache")
     assert case.images.shape == (1, 3, 32, 32)
     assert case.slices == (0,)
+
+
+def test_more_cases_than_open_files_can_be_read(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fresh = lru_cache(maxsize=2)(cache._mapped.__wrapped__)
+    monkeypatch.setattr(cache, "_mapped", fresh)
+    config = config_for(cohort)
+    cases = [open_case(row, config, tmp_path) for row in read_table(config.data).rows]
+    assert fresh.cache_info().currsize == 0  # opening a case opens no file
+    sums = [float(case.images.sum()) for case in cases]
+    assert fresh.cache_info().currsize == 2 < len(cases)
+    assert [float(case.images.sum()) for case in cases] == sums

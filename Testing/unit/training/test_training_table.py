@@ -101,6 +101,17 @@ def test_a_case_without_annotation_is_used(cohort: Path, tmp_path: Path):
     assert read_table(table_of(cohort, tmp_path, unannotated)).rows[0].regions is None
 
 
+@pytest.mark.parametrize("roi", ["seg", "lesions"])
+def test_prompts_that_cannot_be_learned_are_noticed(cohort: Path, tmp_path: Path, roi: str):
+    def unannotated(rows):
+        for row in rows:
+            row["seg"] = ""
+
+    data = dataclasses.replace(table_of(cohort, tmp_path, unannotated), roi=roi)
+    assert [warning.code for warning in read_table(data).warnings] == ["MX-DAT-012"]
+    assert read_table(dataclasses.replace(data, roi=None)).warnings == ()
+
+
 def change_cell(number: int, column: str, value: str):
     def change(rows):
         rows[number][column] = value

@@ -80,12 +80,14 @@ def test_prompts_are_computed_only_where_there_are_any(case: PreparedCase):
     assert network.passes == len(case.slices) + prompted
 
 
-def test_a_case_without_annotation_gets_sham_prompts_but_no_given_ones(case: PreparedCase):
+def test_a_case_without_annotation_gets_sham_prompts_but_no_given_ones(case: PreparedCase, tmp_path: Path):
     import dataclasses
 
     masks = np.array(case.masks)
     masks[:, :2] = 0
-    result = validate_case(predictor(Paint(0.3)), dataclasses.replace(case, masks=masks))
+    np.save(tmp_path / "masks.npy", masks)
+    bare = dataclasses.replace(case, paths=(case.paths[0], tmp_path / "masks.npy"))
+    result = validate_case(predictor(Paint(0.3)), bare)
     assert set(result.predictions) == {"none", "sham"}
     assert result.figures["sham.change"] > 0
     assert result.score == result.figures["none.mae"]
