@@ -45,6 +45,7 @@ SOURCES = ("T1", "T2")
 TARGET = "T1ce"
 TRAINING_GROUPS = {"brain-tumour", "brain-tumour-2d"}
 ROWS = {**PROMPTS, "identity": "identity (T1 as T1ce)", "mean": "mean training image"}
+SCALES = {"reference": "the reference's own scale", "best": "each image at its best linear scale inside the brain"}
 REGIONS = ("brain", "lesion", "core", "oedema", "healthy")
 
 
@@ -118,7 +119,10 @@ def medxlate(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "MedXlateCore", *map(str, arguments)], check=True)
 
 
-def test_case(row: dict[str, str], model: LoadedModel, work: Path, table: Path) -> dict[str, EvaluationResult]:
+Rows = dict[str, dict[str, EvaluationResult]]  # by row of the table, then by scale
+
+
+def test_case(row: dict[str, str], model: LoadedModel, work: Path, table: Path) -> Rows:
     """Translate a patient under every prompt, and evaluate it and the baselines."""
     sources = [read_volume(row[name], name) for name in SOURCES]
     reference, regions = read_volume(row[TARGET], TARGET), read_volume(row["seg"], "label")
@@ -168,14 +172,20 @@ def picture_of(row: dict[str, str], model: LoadedModel, work: Path) -> Image.Ima
     return pictures.slice_panel(tiles, index, outlines=[outline], crop=pictures.crop_to(geometry, brain))
 
 
-def assess(reference: Volume, unit: Volume, regions: Volume, scale: FittedNormaliser) -> EvaluationResult:
-    """Evaluate an image given in the network's [-1, 1] under volume3d, in the reference's own scale.
+def assess(reference: Volume, unit: Volume, regions: Volume, scale: FittedNormaliser) -> dict[str, EvaluationResult]:
+    """Evaluate an image given in the network's [-1, 1] under volume3d, on both of ``SCALES``.
 
     MR has no unit and the patients come from several scanners, so every row, baselines included, is put on the scale
-    that the target normaliser finds in the reference.
+    that the target normaliser finds in the reference; and, apart from any choice of scale, at the gain and offset that
+    fit the reference best (least squares inside the brain). What is left then is structure.
     """
-    made = reference.with_array(scale.invert(unit.array), synthetic=True)
-    return evaluate(reference, made, regions=regions, region_labels=LABELS)
+    brain = foreground_mask(reference.array, reference.modality)
+    gain, offset = np.polyfit(unit.array[brain].astype(np.float64), reference.array[brain].astype(np.float64), 1)
+    images = {"reference": scale.invert(unit.array), "best": (gain * unit.array + offset).astype(np.float32)}
+    return {
+        name: evaluate(reference, reference.with_array(image, synthetic=True), regions=regions, region_labels=LABELS)
+        for name, image in images.items()
+    }
 
 
 def mean_volume(plan: SpatialPlan, foreground: np.ndarray, reference: Volume, work: Path, table: Path) -> Volume:
@@ -187,54 +197,70 @@ def mean_volume(plan: SpatialPlan, foreground: np.ndarray, reference: Volume, wo
     return reference.with_array(plan.to_reference(unstack(stack), fill=-1.0))
 
 
-def write_results(results: dict[str, dict[str, EvaluationResult]], model: LoadedModel) -> None:
-    """Write the table (CSV, Markdown) and the chart."""
+def write_results(results: dict[str, Rows], model: LoadedModel) -> None:
+    """Write the tables (CSV, Markdown) and the chart."""
     lines = [
-        (case, name, region, figures["voxels"], figures["mae"], figures["psnr"], figures["ssim"])
+        (case, name, scale, region, figures["voxels"], figures["mae"], figures["psnr"], figures["ssim"])
         for case, rows in results.items()
-        for name, result in rows.items()
+        for name, by_scale in rows.items()
+        for scale, result in by_scale.items()
         for region, figures in result.regions.items()
     ]
     with (HERE / "results.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("case", "row", "region", "voxels", "mae", "psnr", "ssim"))
+        writer.writerow(("case", "row", "scale", "region", "voxels", "mae", "psnr", "ssim"))
         writer.writerows(lines)
     weights = model.card.weights["sha256"][:12]
-    text = [
-        f"Model {model.card.name}, weights {weights}; protocol volume3d in the reference's scale; MAE / PSNR (dB).\n"
-    ]
+    text = [f"Model {model.card.name}, weights {weights}; protocol volume3d; MAE / PSNR (dB).\n"]
     for case, rows in results.items():
-        regions = [region for region in REGIONS if region in rows["no_prompt"].regions]
-        text += [f"\n**{case}**\n", "| | " + " | ".join(regions) + " |", "|---|" + "---|" * len(regions)]
-        for name, words in ROWS.items():
-            cells = [f"{rows[name].regions[r]['mae']:.4f} / {rows[name].regions[r]['psnr']:.2f}" for r in regions]
-            text.append(f"| {words} | " + " | ".join(cells) + " |")
+        for scale, words in SCALES.items():
+            text += [f"\n**{case}**, {words}\n", *markdown_table({name: rows[name][scale] for name in ROWS})]
     (HERE / "results.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     chart(results).save(HERE / "metrics.png")
 
 
-def chart(results: dict[str, dict[str, EvaluationResult]]) -> Image.Image:
-    """Draw PSNR by region, one group of bars a region, one colour a row."""
-    case, rows = next(iter(results.items()))
+def markdown_table(rows: dict[str, EvaluationResult]) -> list[str]:
+    """Return the lines of a table, a row a prompt or baseline and a column a region."""
     regions = [region for region in REGIONS if region in rows["no_prompt"].regions]
+    lines = ["| | " + " | ".join(regions) + " |", "|---|" + "---|" * len(regions)]
+    for name, words in ROWS.items():
+        figures = [rows[name].regions[region] for region in regions]
+        lines.append(f"| {words} | " + " | ".join(f"{f['mae']:.4f} / {f['psnr']:.2f}" for f in figures) + " |")
+    return lines
+
+
+def chart(results: dict[str, Rows]) -> Image.Image:
+    """Draw PSNR by region on both scales, one group of bars a region, one colour a row."""
+    case, rows = next(iter(results.items()))
+    regions = [region for region in REGIONS if region in rows["no_prompt"]["best"].regions]
     colours = ["#0b5394", "#3d9970", "#b8860b", "#888888", "#cccccc"]
-    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
-    canvas = Image.new("RGB", (980, 420), "white")
+    font = ImageFont.load_default(16)
+    canvas = Image.new("RGB", (980, 760), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((20, 10), f"PSNR in dB, {case}, T1 and T2 to T1ce (higher is better)", "black", font)
+    for panel, (scale, words) in enumerate(SCALES.items()):
+        top = 10 + panel * 355
+        draw.text((20, top), f"PSNR in dB, {case}, T1 and T2 to T1ce, {words} (higher is better)", "black", font)
+        bars(draw, {name: rows[name][scale] for name in ROWS}, regions, colours, top + 25)
+    for b, words in enumerate(ROWS.values()):
+        draw.rectangle((20 + b * 190, 734, 34 + b * 190, 748), fill=colours[b])
+        draw.text((40 + b * 190, 732), words, "black", font)
+    return canvas
+
+
+def bars(
+    draw: ImageDraw.ImageDraw, rows: dict[str, EvaluationResult], regions: list[str], colours: list[str], top: int
+) -> None:
+    """Draw one panel of bars, 320 pixels high."""
+    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
     highest = max(rows[n].regions[r]["psnr"] for n in ROWS for r in regions)
     for g, region in enumerate(regions):
         left = 30 + g * 190
-        draw.text((left + 30, 352), region, "black", font)
+        draw.text((left + 55, top + 292), region, "black", font)
         for b, name in enumerate(ROWS):
             value = rows[name].regions[region]["psnr"]
-            top = 345 - value / highest * 270
-            draw.rectangle((left + b * 33, top, left + b * 33 + 28, 345), fill=colours[b])
-            draw.text((left + b * 33, top - 17), f"{value:.1f}", "black", small)
-    for b, words in enumerate(ROWS.values()):
-        draw.rectangle((20 + b * 190, 386, 34 + b * 190, 400), fill=colours[b])
-        draw.text((40 + b * 190, 384), words, "black", small)
-    return canvas
+            start = top + 285 - value / highest * 255
+            draw.rectangle((left + b * 33, start, left + b * 33 + 28, top + 285), fill=colours[b])
+            draw.text((left + b * 33, start - 17), f"{value:.1f}", "black", small)
 
 
 if __name__ == "__main__":
