@@ -28,6 +28,7 @@ from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.restormer import (
     DenseFeedForward,
     Downsample,
+    FeedForward,
     GatedFeedForward,
     TransformerBlock,
     Upsample,
@@ -150,7 +151,8 @@ class TlpRecipeConfig:
 
 
 def _blocks(config: TlpConfig, channels: int, heads: int, count: int) -> nn.Sequential:
-    def feed_forward() -> nn.Module:
+    def feed_forward() -> FeedForward:
+        """Return one, freshly initialised."""
         return DenseFeedForward(channels) if config.ffn == "tlp_dense" else GatedFeedForward(channels, FFN_EXPANSION)
 
     return nn.Sequential(*(TransformerBlock(channels, heads, feed_forward()) for _ in range(count)))
@@ -216,6 +218,8 @@ class TlpNetwork(nn.Module):
         self.decoder = Decoder(config)
         self.output = nn.Conv2d(2 * config.dim, 1, 3, padding=1, bias=False)
         init_normal(self)
+        # pixel by pixel in memory: norms and attention need no copies, convolutions are faster
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, roi: Tensor | None = None) -> Tensor:
         """Synthesise the target.
@@ -232,6 +236,7 @@ class TlpNetwork(nn.Module):
                 channels), ``MX-MOD-009`` (the prompt does not fit the images).
         """
         self._check(images, roi)
+        images = images.contiguous(memory_format=torch.channels_last)
         if roi is None:
             roi = torch.zeros_like(images[:, :1])
         elif self.config.prompt_encoding == "binary":

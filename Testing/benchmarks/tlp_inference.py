@@ -1,57 +1,75 @@
 """TLP at equal weights: the library against a plain transcription of the published forward, in one run.
 
-    python Testing/benchmarks/tlp_inference.py [--threads N] [--slices N] [--volume] [--json FILE]
+    python Testing/benchmarks/tlp_inference.py [--threads N] [--rounds N] [--volume] [--bf16] [--profile] [--json FILE]
 
-Both get the same random weights at the published size (base width 48, two sources). Rounds alternate between the
-two, so that a disturbance of the machine meets both; the ratio of the medians is reported, with the largest
-difference of the results. ``--volume`` also translates a whole 240 x 240 x 155 head with the default settings, and
-compares its time with the plain forward's time for all slices, measured on ``--slices`` of them.
+Both sides get the same random weights at the published size (base width 48, two sources) and run in processes of their
+own, warm, in turns, so that a disturbance of the machine meets both. Reported are the medians, the median of the
+rounds' ratios, the largest difference of the results, and how far each process's memory rose during the call.
+``--volume`` also translates a whole 240 x 240 x 155 head with the default settings, and compares its time with the
+plain forward's for all slices of 240 x 240, measured on ``--slices`` of them (its time does not depend on content).
+``--bf16`` measures half precision too, where the processor has instructions for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from plain_tlp import plain_forward
+from side import Side, memory_of_call, serve
 from torch import Tensor
 
 from MedXlateCore.config import to_mapping
 from MedXlateCore.inference.slices import predict_slices
 from MedXlateCore.models.card import ModelCard
 from MedXlateCore.models.importer import _tlp_name as our_name
-from MedXlateCore.models.package import load_package, save_package
+from MedXlateCore.models.package import LoadedModel, load_package, save_package
 from MedXlateCore.models.tlp import Tlp, TlpConfig, TlpNetwork
 from MedXlateCore.phantom.head import build_subject, render_subject
 from MedXlateCore.pipeline import translate
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-HEIGHT, WIDTH = 192, 160
+SLICE, WHOLE, DEPTH = (192, 160), (240, 240), 155
+MIB = 2**20
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--slices", type=int, default=2, help="slices of the plain forward at 240 x 240")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--slices", type=int, default=6, help="slices of the plain forward at 240 x 240")
     parser.add_argument("--volume", action="store_true")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--side", choices=["plain", "ours"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    weights = published_weights()
-    network = ours(weights)
-    report = {"machine": machine(options.threads), "per_slice": per_slice(weights, network, options.rounds)}
+    if options.side:
+        serve(JOBS)
+        return 0
+    plain, ours = (Side(Path(__file__), name, options.threads) for name in ("plain", "ours"))
+    report: dict[str, Any] = {"machine": ours.call("machine")}
+    report["per_slice_fp32"] = compare(plain, ours, options.rounds, "fp32")
+    if options.bf16:
+        report["per_slice_bf16"] = compare(plain, ours, options.rounds, "bf16")
     if options.volume:
-        report["volume"] = volume(weights, network, options.slices)
+        report["volume"] = compare_volume(plain, ours, options.slices)
+    if options.profile:
+        report["profile"] = ours.call("profile")["operations"]
+    report["largest_error_against_fp64"] = ours.call("errors")
+    plain.close()
+    ours.close()
     text = json.dumps(report, indent=2)
     print(text)
     if options.json:
@@ -59,20 +77,124 @@ def main() -> int:
     return 0
 
 
-def machine(threads: int) -> dict[str, object]:
-    """Say on what the figures were measured, with the machine's own convolution peak."""
-    convolution = torch.nn.Conv2d(96, 96, 3, padding=1, bias=False)
-    image = torch.randn(1, 96, HEIGHT, WIDTH)
-    with torch.inference_mode():
-        seconds = statistics.median(timed(lambda: convolution(image))[0] for _ in range(7))
-    gflops = 2 * 96 * 96 * 9 * HEIGHT * WIDTH / seconds / 1e9
+def compare(plain: Side, ours: Side, rounds: int, precision: str) -> dict[str, float]:
+    """Compare one slice of 192 x 160, side by side, round by round."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {"plain": f"{folder}/plain.npy", "ours": f"{folder}/ours.npy"}
+        pairs = []
+        for _ in range(rounds + 1):  # the first warms up
+            a = plain.call("plain_slice", size=SLICE, out=paths["plain"])
+            b = ours.call("our_slice", size=SLICE, out=paths["ours"], precision=precision)
+            pairs.append((a, b))
+        difference = float(np.abs(np.load(paths["plain"]) - np.load(paths["ours"])).max())
+    rest = pairs[1:]
     return {
-        "processor": platform.processor() or platform.machine(), "threads": threads, "torch": torch.__version__,
-        "python": platform.python_version(), "convolution_96_3x3_gflops": round(gflops, 1),
+        "plain_s": statistics.median(a["seconds"] for a, _ in rest),
+        "ours_s": statistics.median(b["seconds"] for _, b in rest),
+        "speedup": round(statistics.median(a["seconds"] / b["seconds"] for a, b in rest), 2),
+        "max_difference": difference,
+        "plain_memory_mib": max(a["memory"] for a, _ in pairs) / MIB,
+        "ours_memory_mib": max(b["memory"] for _, b in pairs) / MIB,
+        "memory_ratio": round(max(b["memory"] for _, b in pairs) / max(a["memory"] for a, _ in pairs), 3),
+    }
+
+
+def compare_volume(plain: Side, ours: Side, slices: int) -> dict[str, float]:
+    """Compare a whole head; half of the plain slices are measured before it and half after."""
+    half = max(1, slices // 2)
+    measured = [plain.call("plain_slice", size=WHOLE) for _ in range(half + 1)][1:]
+    whole = ours.call("our_volume")
+    measured += [plain.call("plain_slice", size=WHOLE) for _ in range(half)]
+    seconds = statistics.median(m["seconds"] for m in measured) * DEPTH
+    return {
+        "plain_s": round(seconds, 1), "plain_slices_measured": len(measured), "ours_s": round(whole["seconds"], 1),
+        "speedup": round(seconds / whole["seconds"], 2), "slices_predicted": whole["slices"],
+        "predicted_size": whole["size"], "seconds_by_stage": whole["stages"],
+        "plain_slice_memory_mib": max(m["memory"] for m in measured) / MIB, "ours_memory_mib": whole["memory"] / MIB,
     }  # fmt: skip
 
 
-def published_weights() -> dict[str, Tensor]:
+# ---- jobs of the sides ------------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """Say on what the figures were measured, with the machine's own peaks of convolution and matrix product."""
+    convolution = torch.nn.Conv2d(192, 192, 3, padding=1, bias=False)
+    image, square = torch.randn(1, 192, 96, 80), torch.randn(1536, 1536)
+    with torch.inference_mode():
+        best = {
+            "conv": min(_timed(lambda: convolution(image)) for _ in range(15)),
+            "matmul": min(_timed(lambda: square @ square) for _ in range(15)),
+        }
+    return {
+        "processor": platform.processor() or platform.machine(), "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__, "python": platform.python_version(), "system": platform.system(),
+        "convolution_peak_gflops": round(2 * 192 * 192 * 9 * 96 * 80 / best["conv"] / 1e9, 1),
+        "matrix_product_peak_gflops": round(2 * 1536**3 / best["matmul"] / 1e9, 1),
+    }  # fmt: skip
+
+
+def plain_slice(size: tuple[int, int], out: str | None = None) -> dict[str, Any]:
+    """Compute one slice with the plain transcription."""
+    images, roi = _inputs(*size)
+    with torch.inference_mode():
+        seconds, memory, result = memory_of_call(lambda: plain_forward(_weights(), images, roi))
+    if out:
+        np.save(out, result[:, 0].numpy())
+    return {"seconds": seconds, "memory": memory}
+
+
+def our_slice(size: tuple[int, int], out: str | None = None, precision: str = "fp32") -> dict[str, Any]:
+    """Compute one slice with the library."""
+    images, roi = _inputs(*size)
+    stack, prompt = images.swapaxes(0, 1).numpy(), roi[:, 0].numpy()
+    call = functools.partial(predict_slices, _network(), stack, prompt, precision=precision)
+    seconds, memory, batch = memory_of_call(lambda: next(call()))
+    if out:
+        np.save(out, batch.values)
+    return {"seconds": seconds, "memory": memory}
+
+
+def our_volume() -> dict[str, Any]:
+    """Translate a whole head with the library's default settings."""
+    head = render_subject(build_subject(5, (*WHOLE, DEPTH), (1.0, 1.0, 1.0)), ("T1", "T2"), brain_only=True)
+    run = translate(list(head.values()), package(), device="cpu")
+    seconds, memory, result = memory_of_call(run.run)
+    if not np.isfinite(result.array).all() or result.geometry.shape != (*WHOLE, DEPTH):
+        raise RuntimeError("the result is not a finite volume on the source's grid")
+    compute, grid = run.record.compute, run.record.grid
+    return {
+        "seconds": seconds, "memory": memory, "slices": compute["slices"], "stages": compute["seconds"],
+        "size": grid.get("model_shape", grid.get("shape")),
+    }  # fmt: skip
+
+
+def profile() -> dict[str, Any]:
+    """Return the operations that take the most time in one slice, with their share."""
+    images, roi = _inputs(*SLICE)
+    with torch.inference_mode(), torch.profiler.profile() as record:
+        _network()(images, roi)
+    rows = sorted(record.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    total = sum(row.self_cpu_time_total for row in rows)
+    return {"operations": [{"name": r.key, "share": round(r.self_cpu_time_total / total, 3)} for r in rows[:8]]}
+
+
+def errors() -> dict[str, Any]:
+    """Return how far either side is from the plain forward in double precision, on a slice of 96 x 80."""
+    network, weights = _network(), _weights()
+    images, roi = _inputs(96, 80)
+    with torch.inference_mode():
+        truth = plain_forward({key: value.double() for key, value in weights.items()}, images.double(), roi.double())
+        results = {"plain": plain_forward(weights, images, roi), "ours": network(images, roi)}
+    return {name: float((result.double() - truth).abs().max()) for name, result in results.items()}
+
+
+JOBS = {job.__name__: job for job in (machine, plain_slice, our_slice, our_volume, profile, errors)}
+
+
+@functools.cache
+def _weights() -> dict[str, Tensor]:
     """Return random weights under the published keys, in the published shapes."""
     generator = torch.Generator().manual_seed(0)
     shapes = json.loads((GOLDEN / "tlp_two_input_state_dict.json").read_text(encoding="utf-8"))
@@ -83,74 +205,19 @@ def published_weights() -> dict[str, Tensor]:
     return weights
 
 
-def ours(weights: dict[str, Tensor]) -> TlpNetwork:
+@functools.cache
+def _network() -> TlpNetwork:
     """Return the library's network with these weights."""
     network = Tlp().build(TlpConfig())
-    network.load_state_dict({our_name(key): value for key, value in weights.items()})
+    network.load_state_dict({our_name(key): value for key, value in _weights().items()})
+    _weights.cache_clear()  # only one copy in memory, as on the other side
     return network.eval()
 
 
-def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Return seconds and result of a call."""
-    start = time.perf_counter()
-    result = call()
-    return time.perf_counter() - start, result
-
-
-def per_slice(weights: dict[str, Tensor], network: TlpNetwork, rounds: int) -> dict[str, float]:
-    """Compare one slice of 192 x 160 in fp32, and in bf16 for the library."""
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand((1, 2, HEIGHT, WIDTH), generator=generator) * 2 - 1
-    roi = torch.zeros(1, 1, HEIGHT, WIDTH)
-    roi[..., 60:100, 60:90] = 0.5
-    stack, prompt = images.swapaxes(0, 1).numpy(), roi[:, 0].numpy()
-    calls = {
-        "plain": lambda: plain_forward(weights, images, roi),
-        "fp32": lambda: torch.from_numpy(next(predict_slices(network, stack, prompt)).values),
-        "bf16": lambda: torch.from_numpy(next(predict_slices(network, stack, prompt, precision="bf16")).values),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    results = {}
-    with torch.inference_mode():
-        for _ in range(rounds + 1):
-            for name, call in calls.items():
-                elapsed, results[name] = timed(call)
-                seconds[name].append(elapsed)
-    median = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    truth = results["plain"][:, 0]
-    return {
-        **{f"{name}_s": round(value, 4) for name, value in median.items()},
-        "fp32_speedup": round(median["plain"] / median["fp32"], 2),
-        "bf16_speedup": round(median["plain"] / median["bf16"], 2),
-        "fp32_max_difference": float((results["fp32"] - truth).abs().max()),
-        "bf16_max_difference": float((results["bf16"] - truth).abs().max()),
-    }
-
-
-def volume(weights: dict[str, Tensor], network: TlpNetwork, slices: int) -> dict[str, float]:
-    """Compare a whole head; the plain forward computes all 155 slices of 240 x 240."""
-    head = render_subject(build_subject(5, (240, 240, 155), (1.0, 1.0, 1.0)), ("T1", "T2"), brain_only=True)
-    images = torch.rand(1, 2, 240, 240) * 2 - 1
-    with torch.inference_mode():
-        one = statistics.median(
-            timed(lambda: plain_forward(weights, images, torch.zeros(1, 1, 240, 240)))[0] for _ in range(slices)
-        )
-    model = package(network)
-    start = time.perf_counter()
-    result = translate(list(head.values()), model, device="cpu").run()
-    elapsed = time.perf_counter() - start
-    finite = bool(np.isfinite(result.array).all())
-    return {
-        "plain_s": round(one * 155, 1), "plain_slices_measured": slices, "ours_s": round(elapsed, 1),
-        "speedup": round(one * 155 / elapsed, 2), "finite": finite,
-    }  # fmt: skip
-
-
-def package(network: TlpNetwork):  # type: ignore[no-untyped-def]
-    """Return the network as a loaded package with default settings."""
-    import tempfile
-
-    normaliser = {"kind": "minmax"}
+@functools.cache
+def package() -> LoadedModel:
+    """Return the published-size network as a loaded package with default settings."""
+    network, normaliser = _network(), {"kind": "minmax"}
     card = ModelCard(
         name="benchmark", version="0", method="tlp", config=to_mapping(network.config), sources=("T1", "T2"),
         targets=("T1ce",), prompts="region", grid={"size_multiple": [4, 4, 1]},
@@ -160,6 +227,26 @@ def package(network: TlpNetwork):  # type: ignore[no-untyped-def]
     with tempfile.TemporaryDirectory() as folder:
         save_package(Path(folder) / "model", card, network)
         return load_package(Path(folder) / "model")
+
+
+def _inputs(height: int, width: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand((1, 2, height, width), generator=generator) * 2 - 1
+    roi = torch.zeros(1, 1, height, width)
+    roi[..., 60:100, 60:90] = 0.5
+    return images, roi
+
+
+def _timed(call) -> float:  # type: ignore[no-untyped-def]
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _cpu_model() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

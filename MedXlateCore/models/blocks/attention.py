@@ -27,10 +27,11 @@ class GroupNorm32(nn.GroupNorm):
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Single-head attention between all pixels; q, k, v and the result are [B, C, H, W]."""
-    # contiguous tokens: with other strides the fused kernels are passed over for one that builds the whole matrix
-    queries, keys, values = (t.flatten(2).transpose(1, 2).contiguous().unsqueeze(1) for t in (q, k, v))
+    # pixels first, channels contiguous: with other strides the fused kernels are passed over for one that builds the
+    # whole matrix
+    queries, keys, values = (t.permute(0, 2, 3, 1).flatten(1, 2).contiguous().unsqueeze(1) for t in (q, k, v))
     attended = F.scaled_dot_product_attention(queries, keys, values)
-    return attended.squeeze(1).transpose(1, 2).reshape(v.shape)
+    return attended.squeeze(1).unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
 
 
 class SpatialAttention(nn.Module):

@@ -7,14 +7,20 @@ feed-forward, which stands in for Restormer's in the same block, is here too.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from MedXlateCore.models.blocks.bands import map_bands, row_bands, with_halo
 
 __all__ = [
     "ChannelAttention",
     "DenseFeedForward",
     "Downsample",
+    "FeedForward",
     "GatedFeedForward",
     "LayerNorm2d",
     "TransformerBlock",
@@ -52,60 +58,122 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, bias: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.channels, self.heads = channels, heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
         self.qkv_depthwise = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=bias)
         self.project_out = nn.Conv2d(channels, channels, 1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend between the channels of each head."""
-        batch, channels, height, width = x.shape
-        per_head = (batch, 3, self.heads, channels // self.heads, height * width)
-        q, k, v = self.qkv_depthwise(self.qkv(x)).reshape(per_head).unbind(1)
-        # |q| and |k| in fp32. The keys' lengths divide the small C x C product, which saves one pass over all pixels.
-        q_length = torch.linalg.vector_norm(q, dim=-1, keepdim=True, dtype=torch.float32).clamp_min(NORM_FLOOR)
-        k_length = torch.linalg.vector_norm(k, dim=-1, keepdim=True, dtype=torch.float32).clamp_min(NORM_FLOOR)
-        cosine = ((q / q_length).to(k.dtype) @ k.transpose(-2, -1)).float() / k_length.transpose(-2, -1)
-        weights = (cosine * self.temperature.float()).softmax(dim=-1).to(v.dtype)
-        return self.project_out((weights @ v).reshape(batch, channels, height, width))
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Attend between the channels of each head; with ``norm`` return ``x + attention(norm(x))``.
+
+        Two passes over the rows: the first gathers the small products of queries and keys, the second applies them.
+        """
+        prepare = norm if norm is not None else nn.Identity()
+        bands = row_bands(x, 2 * self.channels)
+        sums = [self._products(prepare(piece), inner) for _, inner, piece in with_halo(x, bands)]
+        matrix = self._matrix(torch.stack([p for p, _ in sums]).sum(0), torch.stack([s for _, s in sums]).sum(0))
+
+        def apply(piece: Tensor) -> Tensor:
+            return self._applied(prepare(piece), matrix)
+
+        return apply(x) if norm is None else map_bands(apply, x, self.channels)
+
+    def _part(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Return channels ``start`` to ``stop`` of the queries, keys and values of x [B, C, H, W], as [B, H, W, n]."""
+        pointwise, depthwise = self.qkv, self.qkv_depthwise
+        biases = [None if conv.bias is None else conv.bias[start:stop] for conv in (pointwise, depthwise)]
+        mixed = F.conv2d(x, pointwise.weight[start:stop], biases[0])
+        return F.conv2d(mixed, depthwise.weight[start:stop], biases[1], padding=1, groups=stop - start).permute(
+            0, 2, 3, 1
+        )
+
+    def _products(self, x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return, over the pixels of some rows, queries times keys [B, heads, C', C'] and squares [B, 2, heads, C'].
+
+        Both in fp32. The lengths divide the small product instead of every pixel: that saves a pass over all of them.
+        """
+        pixels = self._part(x, 0, 2 * self.channels)[:, rows].flatten(1, 2)
+        q, k = pixels.unflatten(-1, (2, self.heads, self.channels // self.heads)).unbind(2)
+        squares = pixels.float().square().sum(1).unflatten(-1, (2, *q.shape[2:]))
+        return (q.permute(0, 2, 3, 1) @ k.permute(0, 2, 1, 3)).float(), squares
+
+    def _matrix(self, products: Tensor, squares: Tensor) -> Tensor:
+        """Return the heads' attention and the output convolution as one matrix [B, C, C]; both are linear."""
+        q_length, k_length = squares.clamp_min(NORM_FLOOR**2).sqrt().unbind(1)
+        cosine = products / q_length.unsqueeze(-1) / k_length.unsqueeze(-2)
+        weights = (cosine * self.temperature.float()).softmax(dim=-1)
+        output = self.project_out.weight.flatten(1).float().unflatten(1, weights.shape[1:3])
+        return torch.einsum("ohc,bhcd->bohd", output, weights).flatten(2)
+
+    def _applied(self, x: Tensor, matrix: Tensor) -> Tensor:
+        values = self._part(x, 2 * self.channels, 3 * self.channels)
+        attended = values.flatten(1, 2) @ matrix.to(values.dtype).transpose(1, 2)
+        if self.project_out.bias is not None:
+            attended = attended + self.project_out.bias
+        return attended.unflatten(1, values.shape[1:3]).permute(0, 3, 1, 2)
 
 
-class GatedFeedForward(nn.Module):
+class FeedForward(nn.Module, ABC):
+    """A feed-forward network of convolutions that look at most one pixel far. [B, C, H, W] to the same shape."""
+
+    widest: int  # channels of the widest map inside
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Mix channels and neighbourhoods; with ``norm`` return ``x + feed_forward(norm(x))``."""
+        mix = self.mixer()
+        return mix(x) if norm is None else map_bands(lambda piece: mix(norm(piece)), x, self.widest)
+
+    @abstractmethod
+    def mixer(self) -> Callable[[Tensor], Tensor]:
+        """Return the function of a map, or of a band of its rows, with what all bands share computed once."""
+
+
+class GatedFeedForward(FeedForward):
     """Gated-Dconv feed-forward network (GDFN): 1x1, depthwise 3x3, ``GELU(a) * b``, 1x1. Restormer, section 3.2.
 
-    [B, C, H, W] to the same shape; hidden width ``int(C * expansion)``.
+    Hidden width ``int(C * expansion)``.
     """
 
     def __init__(self, channels: int, expansion: float = 2.66, bias: bool = False) -> None:
         super().__init__()
         hidden = int(channels * expansion)
+        self.widest = 2 * hidden
         self.project_in = nn.Conv2d(channels, 2 * hidden, 1, bias=bias)
         self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mixer(self) -> Callable[[Tensor], Tensor]:
         """Gate one half of the hidden channels by the other."""
-        gate, value = self.depthwise(self.project_in(x)).chunk(2, dim=1)
-        return self.project_out(F.gelu(gate) * value)
+
+        def mix(x: Tensor) -> Tensor:
+            gate, value = self.depthwise(self.project_in(x)).chunk(2, dim=1)
+            return self.project_out(F.gelu(gate) * value)
+
+        return mix
 
 
-class DenseFeedForward(nn.Module):
+class DenseFeedForward(FeedForward):
     """TLP's feed-forward: 1x1, dense 3x3, GELU, 1x1; neither gated nor depthwise (arXiv 2503.01265, the authors' code).
 
-    [B, C, H, W] to the same shape; hidden width ``int(C * expansion)``.
+    Hidden width ``int(C * expansion)``. Nothing lies between the first two convolutions and neither has a bias, so that
+    they are one 3x3 convolution from C to the hidden width; its kernel costs little to make, and the convolution of the
+    wide map, which is most of the network's arithmetic, is halved.
     """
 
-    def __init__(self, channels: int, expansion: float = 2.0, bias: bool = False) -> None:
+    def __init__(self, channels: int, expansion: float = 2.0) -> None:
         super().__init__()
         hidden = int(channels * expansion)
-        self.project_in = nn.Conv2d(channels, hidden, 1, bias=bias)
-        self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, bias=bias)
-        self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
+        self.widest = hidden
+        self.project_in = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)
+        self.project_out = nn.Conv2d(hidden, channels, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def mixer(self) -> Callable[[Tensor], Tensor]:
         """Mix each pixel's neighbourhood."""
-        return self.project_out(F.gelu(self.conv(self.project_in(x))))
+        kernel = torch.einsum("ohyx,hi->oiyx", self.conv.weight, self.project_in.weight.flatten(1))
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
+        return lambda x: self.project_out(F.gelu(F.conv2d(x, kernel, padding=1)))
 
 
 class TransformerBlock(nn.Module):
@@ -114,10 +182,10 @@ class TransformerBlock(nn.Module):
     Args:
         channels: C.
         heads: heads of the channel attention; divides ``channels``.
-        feed_forward: module from [B, C, H, W] to the same shape; None for a ``GatedFeedForward`` of expansion 2.66.
+        feed_forward: None for a ``GatedFeedForward`` of expansion 2.66.
     """
 
-    def __init__(self, channels: int, heads: int, feed_forward: nn.Module | None = None) -> None:
+    def __init__(self, channels: int, heads: int, feed_forward: FeedForward | None = None) -> None:
         super().__init__()
         self.norm1 = LayerNorm2d(channels)
         self.attention = ChannelAttention(channels, heads)
@@ -126,8 +194,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply attention and feed-forward, each with its residual."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.feed_forward(self.norm2(x))
+        return self.feed_forward(self.attention(x, self.norm1), self.norm2)
 
 
 class Downsample(nn.Module):

@@ -78,3 +78,21 @@ def test_a_block_does_not_care_about_the_memory_format():
     block = TransformerBlock(8, 2)
     x = torch.randn(2, 8, 6, 10)
     assert (block(x) - block(x.contiguous(memory_format=torch.channels_last))).abs().max() < 1e-5
+
+
+def test_the_dense_feed_forward_equals_its_three_convolutions():
+    torch.manual_seed(0)
+    module = DenseFeedForward(8)
+    x = torch.randn(2, 8, 6, 5)
+    expected = module.project_out(F.gelu(module.conv(module.project_in(x))))
+    assert (module(x) - expected).abs().max() < 1e-6
+
+
+def test_the_dense_feed_forward_trains_both_of_its_merged_convolutions():
+    module, plain = DenseFeedForward(4), DenseFeedForward(4)
+    plain.load_state_dict(module.state_dict())
+    x = torch.randn(1, 4, 6, 5)
+    module(x).square().sum().backward()
+    plain.project_out(F.gelu(plain.conv(plain.project_in(x)))).square().sum().backward()
+    for ours, theirs in zip(module.parameters(), plain.parameters(), strict=True):
+        assert (ours.grad - theirs.grad).abs().max() < 1e-4 * theirs.grad.abs().max()
