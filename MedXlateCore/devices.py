@@ -11,9 +11,33 @@ import torch
 
 from MedXlateCore.errors import ResourceError, UsageError, Warned
 
-__all__ = ["PRECISIONS", "Device", "choose_device", "device_errors"]
+__all__ = [
+    "CPU",
+    "PRECISIONS",
+    "Device",
+    "choose_device",
+    "cpu_name",
+    "device_errors",
+    "empty_cache",
+    "first_line",
+    "is_out_of_memory",
+]
 
+CPU = torch.device("cpu")
 PRECISIONS = ("auto", "fp32", "bf16")
+
+# what PyTorch's back ends say where they have no class of exception for it: the CPU's allocator on Linux, macOS and
+# Windows, oneDNN (its convolutions on the CPU, which give no reason), MPS, CUDA's driver and libraries, C++
+_OUT_OF_MEMORY = (
+    "allocate memory", "not enough memory", "could not create a primitive", "could not create a memory",
+    "out of memory", "alloc_failed", "bad_alloc", "bad allocation",
+)  # fmt: skip
+_OUT_OF_MEMORY_CLASSES = tuple(
+    kind
+    for kind in (MemoryError, getattr(torch, "OutOfMemoryError", None), getattr(torch.cuda, "OutOfMemoryError", None))
+    if kind is not None
+)
+_DEVICE_LOST = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "MPS backend", "HIP error")
 
 
 @dataclass(frozen=True)
@@ -25,20 +49,28 @@ class Device:
         precision: ``fp32`` or ``bf16``.
         name: the device's own name, for the run record.
         warnings: why another choice than the preferred one was made.
+        has_bf16: True if computing in bf16 saves memory and time there.
     """
 
     torch_device: torch.device
     precision: str
     name: str
     warnings: tuple[Warned, ...] = ()
+    has_bf16: bool = False
+
+    @property
+    def is_cpu(self) -> bool:
+        """True for the CPU, False for GPUs."""
+        return self.torch_device.type == "cpu"
 
 
-def choose_device(device: str = "auto", precision: str = "auto") -> Device:
+def choose_device(device: str = "auto", precision: str = "auto", *, bf16_allowed: bool = False) -> Device:
     """Choose and probe a device.
 
     Args:
         device: ``auto`` (first working GPU, else CPU), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto`` (bf16 on CUDA devices that have it, else fp32), ``fp32`` or ``bf16``.
+        precision: ``auto`` (bf16 where that is allowed and the GPU has it, else fp32), ``fp32`` or ``bf16``.
+        bf16_allowed: the model is known to give nearly the same in bf16; see ``ModelCard.bf16_deviation``.
 
     Raises:
         UsageError: ``MX-USE-020`` (no such device name), ``MX-USE-021`` (no such precision).
@@ -57,7 +89,10 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     for candidate in candidates:
         problem = _probe(candidate)
         if not problem:
-            return Device(candidate, _precision(precision, candidate), _name(candidate), tuple(warnings))
+            has_bf16 = candidate.type == "cuda" and torch.cuda.is_bf16_supported()
+            automatic = "bf16" if bf16_allowed and has_bf16 else "fp32"
+            chosen = automatic if precision == "auto" else precision
+            return Device(candidate, chosen, _name(candidate), tuple(warnings), has_bf16)
         if device != "auto":
             raise ResourceError(
                 "MX-RES-020",
@@ -69,6 +104,27 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
             Warned("MX-RES-021", f"GPU '{candidate}' was found but does not work: {problem}", fix="running on the CPU")
         )
     raise ResourceError("MX-RES-022", "no device works, not even the CPU", fix="reinstall PyTorch")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory ran out, on any device and in any supported PyTorch."""
+    if isinstance(error, _OUT_OF_MEMORY_CLASSES):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, at most 200 characters, or the name of its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give back to the GPU what PyTorch holds in reserve; nothing happens on the CPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 @contextlib.contextmanager
@@ -84,12 +140,11 @@ def device_errors(where: str, fix: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # on a CPU, PyTorch has no class of its own for a lack of memory
-        lines = str(error).strip().splitlines()
-        text = lines[0][:200] if lines else type(error).__name__
-        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "allocate memory" in str(error):
+    except (MemoryError, RuntimeError) as error:
+        text = first_line(error)
+        if is_out_of_memory(error):
             raise ResourceError("MX-RES-001", f"memory ran out: {text}", where=where, fix=fix) from error
-        if "CUDA error" in str(error) or "CUDA driver error" in str(error):
+        if any(sign in str(error) for sign in _DEVICE_LOST):
             raise ResourceError(
                 "MX-RES-023",
                 f"the GPU failed: {text}",
@@ -104,7 +159,7 @@ def _candidates(device: str) -> list[torch.device]:
     if device == "auto":
         names = ["cuda:0"] if torch.cuda.is_available() else []
         names += ["mps"] if torch.backends.mps.is_available() else []
-        return [torch.device(name) for name in [*names, "cpu"]]
+        return [*map(torch.device, names), CPU]
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -127,15 +182,14 @@ def _probe(device: torch.device) -> str:
         image = torch.ones(1, 1, 8, 8, device=device)
         total = float(torch.nn.functional.conv2d(image, weight).sum().cpu())
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return first_line(error)
     return "" if total == 9 * 36 else f"a small convolution gave {total} instead of 324"
 
 
-def _precision(precision: str, device: torch.device) -> str:
-    if precision != "auto":
-        return precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+def cpu_name() -> str:
+    """Return the processor's name, or its kind where the system does not say."""
+    return platform.processor() or platform.machine()
 
 
 def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else (platform.processor() or platform.machine())
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()

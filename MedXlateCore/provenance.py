@@ -45,7 +45,8 @@ class RunRecord:
         prompt: the region prompt (file name, hash, labels, voxels), or None.
         grid: what the spatial plan did.
         intensity: fitted normalisers and the result's intensity scale.
-        compute: device, precision, batch size, slices computed, seconds per stage.
+        compute: device, precision, batch size, steps down where memory did not suffice (ladder), slices recomputed and
+            reused, estimated memory (bytes), seconds per stage.
         warnings: all recorded warnings.
         software: versions.
         created_utc: time of completion, ISO 8601.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedXlateCore.errors import UsageError, Warned
 from MedXlateCore.volume import Modality
 
 if TYPE_CHECKING:
+    from MedXlateCore.models.package import LoadedModel
     from MedXlateCore.pipeline import Translation
     from MedXlateCore.volume import Volume
 
-__all__ = ["add_arguments", "drive", "parse_labels", "run", "split_named"]
+__all__ = ["FileRequest", "add_arguments", "drive", "parse_labels", "run", "split_named", "translate_files"]
 
 _LABELS = re.compile(r"(?P<region>[^=]*[^=\s])\s*=(?P<values>\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*)*)")
 
@@ -36,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps (default: auto)")
     parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
+    parser.add_argument(
+        "--batch-size",
+        default="auto",
+        metavar="N|auto",
+        help="slices at a time (default: auto, by the memory there is)",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the run record to this JSON file")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
@@ -47,33 +56,87 @@ def run(options: argparse.Namespace) -> int:
         MedXlateError: see ``MedXlateCore.pipeline.translate`` and ``MedXlateCore.io.write_volume``.
     """
     from MedXlateCore.files import shown, write_json
-    from MedXlateCore.io import check_output, read_volume, write_volume
+    from MedXlateCore.io import check_output
     from MedXlateCore.models.package import load_package
-    from MedXlateCore.pipeline import translate
 
     named = [(Modality.parse(role), Path(path)) for role, path in (split_named(s, "--source") for s in options.source)]
-    labels = parse_labels(options.roi_label, "--roi-label")
-    inputs = [path for _, path in named] + ([options.roi] if options.roi else [])
-    check_output(options.output, inputs)
-    _check_report(options.report, options.output, inputs)
-    model = load_package(options.model)
-    sources = [read_volume(path, role) for role, path in named]
-    roi = read_volume(options.roi, "label") if options.roi else None
-    wanted = Modality.parse(options.reference) if options.reference else sources[0].modality
-    for volume in sources:
-        if volume.modality is wanted:  # now that the result's grid is known: does the format hold it, the disk?
-            check_output(options.output, inputs, geometry=volume.geometry, needed_bytes=4 * volume.array.size)
-    translation = translate(
-        sources, model, target=options.target, reference=options.reference, roi=roi, roi_labels=labels,
-        device=options.device, precision=options.precision,
+    request = FileRequest(
+        tuple(named), options.output, options.target, options.reference, options.roi,
+        parse_labels(options.roi_label, "--roi-label"), options.device, options.precision, options.batch_size,
     )  # fmt: skip
-    result = drive(translation, quiet=options.quiet)
-    record = translation.record.as_dict()
-    write_volume(result, options.output, record)
+    check_output(options.output, request.inputs)
+    _check_report(options.report, options.output, request.inputs)
+    record = translate_files(
+        request, load_package(options.model), lambda translation: drive(translation, quiet=options.quiet)
+    )
     if options.report:
         write_json(options.report, record)
-    print(f"{shown(options.output)}  (synthetic {result.modality}; research use only, not for diagnosis)")
+    print(f"{shown(options.output)}  (synthetic {record['target']}; research use only, not for diagnosis)")
     return 0
+
+
+@dataclass(frozen=True)
+class FileRequest:
+    """One translation from files to a file.
+
+    Attributes:
+        sources: modality and file of each source.
+        output: the file to write, with its record beside it.
+        target: what to make; None if the model makes only one.
+        reference: the source whose grid the result gets; None for the first.
+        roi: label map of the region, or None.
+        roi_labels: label values by region; empty for the usual ones.
+        device, precision, batch_size: as in :func:`MedXlateCore.pipeline.translate`; digits count as a number.
+    """
+
+    sources: tuple[tuple[Modality, Path], ...]
+    output: Path
+    target: str | None = None
+    reference: str | None = None
+    roi: Path | None = None
+    roi_labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | str = "auto"
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All files that are read, and that the output must not replace."""
+        return [path for _, path in self.sources] + ([self.roi] if self.roi else [])
+
+
+def translate_files(
+    request: FileRequest, model: LoadedModel, advance: Callable[[Translation], Volume]
+) -> dict[str, Any]:
+    """Read, translate and write; return the run record. ``translate`` and ``batch`` both work through here.
+
+    Args:
+        request: what to do.
+        model: the loaded model package.
+        advance: iterates a translation to its end and returns its result, as :func:`drive`.
+
+    Raises:
+        MedXlateError: see ``MedXlateCore.pipeline.translate`` and ``MedXlateCore.io``.
+    """
+    from MedXlateCore.io import check_output, read_volume, write_volume
+    from MedXlateCore.pipeline import translate
+
+    sources = [read_volume(path, role) for role, path in request.sources]
+    roi = read_volume(request.roi, "label") if request.roi else None
+    wanted = Modality.parse(request.reference) if request.reference else sources[0].modality
+    for volume in sources:
+        if volume.modality is wanted:  # now that the result's grid is known: does the format hold it, the disk?
+            check_output(request.output, request.inputs, geometry=volume.geometry, needed_bytes=4 * volume.array.size)
+    digits = isinstance(request.batch_size, str) and request.batch_size.isascii() and request.batch_size.isdigit()
+    translation = translate(
+        sources, model, target=request.target, reference=request.reference, roi=roi, roi_labels=request.roi_labels,
+        device=request.device, precision=request.precision,
+        batch_size=int(request.batch_size) if digits else request.batch_size,
+    )  # fmt: skip
+    result = advance(translation)
+    record = translation.record.as_dict()
+    write_volume(result, request.output, record)
+    return record
 
 
 def _check_report(report: Path | None, output: Path, inputs: list[Path]) -> None:
@@ -110,7 +173,8 @@ def drive(translation: Translation, quiet: bool = False) -> Volume:
         if isinstance(event, Warned):
             print(f"warning: {event.as_text()}", file=sys.stderr)
         elif isinstance(event, Started) and not quiet:
-            print(f"{event.text}: {event.total} slices", file=sys.stderr)
+            memory = "" if event.memory_bytes is None else f", about {event.memory_bytes / 2**30:.1f} GiB of memory"
+            print(f"{event.text}: {event.total} slices{memory}", file=sys.stderr)
         elif isinstance(event, Progress) and live:
             print(f"\r{event.done}/{event.total}", end="", file=sys.stderr, flush=True)
         elif isinstance(event, Finished) and not quiet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ def predict_slices(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     batch_size: int = 1,
-) -> Iterator[SliceBatch]:
+) -> Generator[SliceBatch, None, None]:
     """Predict slices batch by batch; each ``next`` is one forward pass.
 
     Every pass has exactly ``batch_size`` slices (the last one is filled up by repetition), so that a slice's result

@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from MedXlateCore.transforms.grid_spec import GridSpec
 from MedXlateCore.transforms.intensity import normaliser_from_dict
 from MedXlateCore.volume import Modality
 
-__all__ = ["CARD_FILE", "ModelCard", "OutputScale", "read_card"]
+__all__ = ["CARD_FILE", "ModelCard", "OutputScale", "read_card", "sealed", "strict_json"]
 
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -37,6 +37,7 @@ MAX_VOXELS = 2048
 MAX_MULTIPLE = 512
 MAX_MARGIN_MM = 200.0
 MIN_SPACING_MM, MAX_SPACING_MM = 0.1, 50.0
+MAX_BF16_DEVIATION = 1e-3  # of the result's range
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}([.+-][A-Za-z0-9.+-]{1,40})?")
@@ -79,8 +80,11 @@ class ModelCard:
         training: how and on what it was trained; free plain data.
         metrics: measured quality with intervals; free plain data.
         licence, intended_use, not_for, citation: texts shown before the first use.
+        bf16_deviation: largest difference between results in bf16 and fp32, measured, as a fraction of the result's
+            range; None if not measured. Up to 0.001 a GPU may use bf16 without being told to.
         weights: ``file`` (a plain name in the package's folder) and ``sha256``; empty until the package is saved.
         spec_sha256: see ``architecture_sha256``; empty until the package is saved.
+        card_sha256: hash of everything else in the card, see ``sealed``; empty until the package is saved.
         format: version of this layout.
 
     Raises:
@@ -105,8 +109,10 @@ class ModelCard:
     intended_use: str = "Research on image synthesis. Research use only, not for diagnosis."
     not_for: tuple[str, ...] = ("diagnosis", "treatment decisions", "judging whether a lesion is present or enhances")
     citation: str = ""
+    bf16_deviation: float | None = None
     weights: dict[str, str] = field(default_factory=dict)
     spec_sha256: str = ""
+    card_sha256: str = ""
     format: Literal[1] = 1
 
     def __post_init__(self) -> None:
@@ -115,9 +121,16 @@ class ModelCard:
         _require(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, '.', '_' and '-', at most 80")
         _require(bool(_VERSION.fullmatch(self.version)), "version", self.version, "numbers such as 1.0.0")
         _require(self.prompts in ("none", "region"), "prompts", self.prompts, "none or region")
+        deviation = self.bf16_deviation
+        _require(deviation is None or 0 <= deviation <= 1, "bf16_deviation", deviation, "a fraction from 0 to 1")
         _check_modalities(self)
         _check_tables(self)
         _check_hashes(self)
+
+    @property
+    def bf16_allowed(self) -> bool:
+        """True if the card says that bf16 changes results by no more than 0.001 of their range."""
+        return self.bf16_deviation is not None and self.bf16_deviation <= MAX_BF16_DEVIATION
 
     @property
     def all_sources(self) -> tuple[str, ...]:
@@ -142,17 +155,24 @@ class ModelCard:
         """Read and check plain data.
 
         Raises:
-            InputError: ``MX-MOD-012`` or ``MX-MOD-014``, as the class.
+            InputError: ``MX-MOD-012`` or ``MX-MOD-014``, as the class; ``MX-MOD-022``, another card than was saved.
         """
         _check_plain(data, "")
         try:
             card = read_dataclass(cls, data, where)
         except UsageError as error:
             raise _refused(error.found, error.expected, error.where, error.fix) from error
-        complete = card.weights and card.spec_sha256 and data.get("format") is not None
-        _require(
-            bool(complete), "weights", card.weights, "weights, spec_sha256 and format, as in a saved package", where
-        )
+        complete = card.weights and card.spec_sha256 and card.card_sha256 and data.get("format") is not None
+        wanted = "weights, spec_sha256, card_sha256 and format, as in a saved package"
+        _require(bool(complete), "weights", card.weights, wanted, where)
+        if (found := _contents_sha256(data)) != card.card_sha256:
+            raise InputError(
+                "MX-MOD-022",
+                f"the card's contents have the SHA-256 {found}",
+                expected=f"{card.card_sha256}, as the card itself says",
+                where=where,
+                fix="the card was damaged or changed after it was saved; get the package again from its source",
+            )
         return card
 
 
@@ -161,7 +181,8 @@ def read_card(folder: Path) -> ModelCard:
 
     Raises:
         InputError: ``MX-MOD-010`` (no card there), ``MX-MOD-011`` (not readable as plain JSON within the limits),
-            ``MX-MOD-012`` and ``MX-MOD-014`` (a field is refused); ``MX-FIL-001`` to ``MX-FIL-008`` for the file.
+            ``MX-MOD-012`` and ``MX-MOD-014`` (a field is refused), ``MX-MOD-022`` (the card is not as it was saved);
+            ``MX-FIL-001`` to ``MX-FIL-008`` for the file.
     """
     path = inside_package(folder, CARD_FILE)
     if not path.exists():
@@ -203,10 +224,29 @@ def card_text(card: ModelCard) -> str:
     return json_text(card.to_dict())
 
 
+def sealed(card: ModelCard) -> ModelCard:
+    """Return the card with the hash of its contents.
+
+    A damaged digit or word in a card would otherwise pass: a scale of the output, a licence, a figure. The hash is that
+    of the values, not of the file's bytes, so that spaces and the order of keys do not matter. It shows damage; who
+    changes a card on purpose can change the hash too.
+    """
+    return replace(card, card_sha256=_contents_sha256(card.to_dict()))
+
+
+def strict_json(data: bytes) -> Any:
+    """Parse UTF-8 JSON; raise ValueError or RecursionError for what is none, duplicate keys, NaN and Infinity."""
+    return json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+
+
+def _contents_sha256(data: Mapping[str, Any]) -> str:
+    contents = {key: value for key, value in data.items() if key != "card_sha256"}
+    return hashlib.sha256(json.dumps(contents, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def _parse(data: bytes, where: str) -> Any:
-    """Parse JSON; refuse duplicate keys, NaN and Infinity."""
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return strict_json(data)
     except (ValueError, RecursionError) as error:
         raise InputError(
             "MX-MOD-011",
@@ -298,8 +338,9 @@ def _check_grid(grid: GridSpec) -> None:
 
 
 def _check_hashes(card: ModelCard) -> None:
-    if card.spec_sha256:
-        _require(bool(_SHA256.fullmatch(card.spec_sha256)), "spec_sha256", card.spec_sha256, "64 hexadecimal digits")
+    for key in ("spec_sha256", "card_sha256"):
+        if value := getattr(card, key):
+            _require(bool(_SHA256.fullmatch(value)), key, value, "64 hexadecimal digits")
     if not card.weights:
         return
     _require(set(card.weights) == {"file", "sha256"}, "weights", ", ".join(card.weights), "file and sha256")

@@ -8,7 +8,7 @@ shapes and types of all tensors); and that every value is finite. Only then do w
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +27,22 @@ from MedXlateCore.files import (
     check_writable,
     path_lock,
     read_bytes,
+    remove_stale_temporaries,
     require_file,
     shown,
 )
 from MedXlateCore.models.blocks.init import without_memory
-from MedXlateCore.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard, brief, card_text, inside_package, read_card
+from MedXlateCore.models.card import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    ModelCard,
+    brief,
+    card_text,
+    inside_package,
+    read_card,
+    sealed,
+    strict_json,
+)
 from MedXlateCore.models.catalogue import InstalledPackage, find_package, list_packages, user_models_folder
 from MedXlateCore.models.method import Method
 from MedXlateCore.models.registry import get_method
@@ -50,6 +61,7 @@ __all__ = [
 
 HEADER_LIMIT_BYTES = 16 << 20
 _LOCK_TIMEOUT_S = 60.0  # another process may be writing the same package
+_OUR_WEIGHTS = re.compile(r"model(-[0-9a-f]{12})?\.safetensors")
 SPEC_KEY = "spec_sha256"  # the only metadata entry: with several, safetensors writes them in random order
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
 _FLOATS = {"F32", "F16", "BF16"}
@@ -119,11 +131,12 @@ def _refuse_earlier(folder: Path, overwrite: bool) -> None:
 
 
 def _store(folder: Path, card: ModelCard, data: bytes) -> ModelCard:
-    """Write weights, then card, then delete the weights that the earlier card named; return the complete card."""
+    """Write weights, then card, then delete earlier weights; return the complete card."""
+    remove_stale_temporaries(folder)
     sha256 = hashlib.sha256(data).hexdigest()
     # under another name than the earlier weights, so that at every moment the card finds the weights it was written for
     name = f"model-{sha256[:12]}.safetensors" if (folder / CARD_FILE).exists() else WEIGHTS_FILE
-    complete = replace(card, weights={"file": name, "sha256": sha256})
+    complete = sealed(replace(card, weights={"file": name, "sha256": sha256}))
     replaced = _weights_of(folder)
     atomic_write_bytes(folder / name, data)
     atomic_write_text(folder / CARD_FILE, card_text(complete))
@@ -140,7 +153,8 @@ def load_package(package: Path | str, folders: Sequence[Path] | None = None) -> 
         folders: model folders to look names up in; None for those shipped with MedXlate and the user's own.
 
     Raises:
-        InputError: ``MX-MOD-010`` to ``MX-MOD-020`` (see ``Docs/reference/errors.md``), ``MX-FIL-001`` to ``-008``.
+        InputError: ``MX-MOD-010`` to ``-020`` and ``-022`` (see ``Docs/reference/errors.md``), ``MX-FIL-001`` to
+            ``-008``.
     """
     path = find_package(package, folders)
     card = read_card(path)
@@ -157,11 +171,12 @@ def load_package(package: Path | str, folders: Sequence[Path] | None = None) -> 
 
 
 def _weights_of(folder: Path) -> set[str]:
-    """Return the name of the weights of the package that is about to be replaced, if it has a readable card."""
+    """Return the names of earlier weights: the card's, and those that runs killed before writing a card left."""
+    names = {path.name for path in folder.glob("model*.safetensors") if _OUR_WEIGHTS.fullmatch(path.name)}
     try:
-        return {read_card(folder).weights["file"]}
-    except InputError:
-        return set()
+        return names | {read_card(folder).weights["file"]}
+    except InputError:  # no card, or none that can be read
+        return names
 
 
 @dataclass(frozen=True)
@@ -237,7 +252,7 @@ def _read_header(data: bytes, where: str) -> dict[str, Any]:
     if not 2 <= length <= min(len(data) - 8, HEADER_LIMIT_BYTES):
         raise _not_safetensors(f"its header's length is {length}", where)
     try:
-        header = json.loads(data[8 : 8 + length].decode("utf-8"))
+        header = strict_json(data[8 : 8 + length])
     except (ValueError, RecursionError) as error:
         raise _not_safetensors(brief(str(error)), where) from error
     if not isinstance(header, dict) or not all(_is_entry(k, v) for k, v in header.items()):

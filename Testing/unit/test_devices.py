@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from MedXlateCore import devices
-from MedXlateCore.devices import choose_device, device_errors
+from MedXlateCore.devices import choose_device, device_errors, first_line, is_out_of_memory
 from MedXlateCore.errors import ResourceError, UsageError
 
 HAS_CUDA = torch.cuda.is_available()
@@ -98,3 +98,71 @@ def test_a_real_lack_of_memory_is_a_resource_error():
     with pytest.raises(ResourceError, match="MX-RES-001") as caught, device_errors("here", "do this"):
         torch.empty(2**60)
     assert (caught.value.where, caught.value.fix) == ("here", "do this")
+
+
+# --- lack of memory, lost devices ----------------------------------------------------------------------------------
+
+LACKS = [
+    MemoryError(),
+    MemoryError("Unable to allocate 9 GiB"),
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+    RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),  # older PyTorch
+    RuntimeError("CUDA error: out of memory"),  # the driver's own
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 384.0 KB)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("could not create a primitive"),  # oneDNN
+    RuntimeError("std::bad_alloc"),
+]
+OTHERS = [
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("shapes cannot be multiplied"),
+    ValueError("out of memory"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.mark.parametrize("error", LACKS, ids=lambda error: f"{type(error).__name__} {error}"[:60])
+def test_every_back_ends_lack_of_memory_is_known_as_one(error):
+    assert is_out_of_memory(error)
+    with pytest.raises(ResourceError, match="MX-RES-001"), device_errors("here", "do this"):
+        raise error
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=lambda error: f"{type(error).__name__} {error}"[:60])
+def test_other_errors_are_no_lack_of_memory(error):
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["CUDA error: device lost", "CUDA driver error: unknown", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"]
+)
+def test_a_device_that_fails_on_the_way_has_its_own_code(text):
+    with pytest.raises(ResourceError, match="MX-RES-023"), device_errors("here", "do this"):
+        raise RuntimeError(text)
+
+
+def test_of_a_long_message_the_first_line_is_told():
+    assert first_line(RuntimeError("\n one\ntwo")) == "one"
+    assert first_line(MemoryError()) == "MemoryError"
+    assert len(first_line(RuntimeError("x" * 999))) == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed", "has_bf16", "expected"),
+    [
+        ("auto", True, True, "bf16"),
+        ("auto", False, True, "fp32"),
+        ("auto", True, False, "fp32"),
+        ("fp32", True, True, "fp32"),
+        ("bf16", False, True, "bf16"),
+    ],
+)
+def test_on_a_gpu_bf16_is_chosen_only_where_the_model_allows_it(monkeypatch, asked, allowed, has_bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(devices, "_probe", lambda device: "")
+    monkeypatch.setattr(devices, "_name", lambda device: "a card")
+    chosen = choose_device("auto", asked, bf16_allowed=allowed)
+    assert (chosen.precision, chosen.has_bf16, chosen.is_cpu) == (expected, has_bf16, False)

@@ -41,9 +41,9 @@ def computing(monkeypatch):
     started = []
     original = Translation.__init__
 
-    def spy(self, request):
+    def spy(self, *arguments):
         started.append(self)
-        original(self, request)
+        original(self, *arguments)
 
     monkeypatch.setattr(Translation, "__init__", spy)
     return started
@@ -350,7 +350,7 @@ def test_one_file_given_as_two_modalities_is_refused(words, tmp_path, patient_fi
 
 
 @pytest.mark.parametrize(
-    ("error", "exit_code"), [(KeyboardInterrupt(), 130), (MemoryError(), 4), (ZeroDivisionError(), None)]
+    ("error", "exit_code"), [(KeyboardInterrupt(), 130), (MemoryError(), 4), (ZeroDivisionError(), 70)]
 )
 def test_a_run_that_breaks_off_midway_leaves_an_earlier_result_as_it_was(
     words, tmp_path, monkeypatch, error, exit_code, capsys
@@ -367,11 +367,7 @@ def test_a_run_that_breaks_off_midway_leaves_an_earlier_result_as_it_was(
         return original(self)
 
     monkeypatch.setattr(Translation, "__next__", fail)
-    if exit_code is None:
-        with pytest.raises(type(error)):
-            main(words(output, "--quiet"))
-    else:
-        assert main(words(output, "--quiet")) == exit_code
+    assert main(words(output, "--quiet")) == exit_code
     assert contents(tmp_path) == before
 
 
@@ -425,3 +421,26 @@ def test_split_named_and_parse_labels_accept_what_the_help_shows():
     assert parse_labels([], "--roi-label") == {}
     with pytest.raises(UsageError, match="MX-USE-031"):
         parse_labels(["x"], "--roi-label")
+
+
+# --- memory and batches --------------------------------------------------------------------------------------------
+
+
+def test_the_batch_size_can_be_chosen_and_auto_is_one_slice_on_the_cpu(words, tmp_path):
+    for text, expected in (("auto", 1), ("3", 3)):
+        output = tmp_path / f"{text}.nii.gz"
+        assert main(words(output, "--quiet", "--batch-size", text)) == 0
+        assert json.loads((tmp_path / f"{text}.json").read_text())["compute"]["batch_size"] == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "1.5", "many", "³", ""])
+def test_a_batch_size_that_is_none_is_refused_and_nothing_is_written(words, tmp_path, computing, capsys, text):
+    assert main([*words(tmp_path / "o.nii.gz", "--json"), f"--batch-size={text}"]) == 2
+    assert error_code(capsys) == "MX-USE-023"
+    assert computing == []
+    assert contents(tmp_path) == {}
+
+
+def test_the_needed_memory_is_told(words, tmp_path, capsys):
+    assert main(words(tmp_path / "o.nii.gz")) == 0
+    assert "GiB of memory" in capsys.readouterr().err

@@ -1,0 +1,62 @@
+"""From predicted slices to the synthetic volume: checked, scaled, on the reference's grid."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MedXlateCore.errors import InputError, Warned
+from MedXlateCore.inference.prepare import PreparedSources, unstack
+from MedXlateCore.models.card import ModelCard, OutputScale
+from MedXlateCore.transforms.intensity import FittedNormaliser
+from MedXlateCore.volume import Modality, Source, Volume
+
+__all__ = ["check_output", "output_scale", "synthetic_volume"]
+
+Float32Array = NDArray[np.float32]
+
+
+def output_scale(card: ModelCard, target: Modality, reference: FittedNormaliser) -> FittedNormaliser:
+    """Return the map from the network's [-1, 1] to the result's intensities.
+
+    MR has no unit: its scale is given relative to the reference source (the median ratio over the training cases). CT,
+    CBCT and PET have fixed windows in HU and SUV.
+    """
+    scale = OutputScale(**card.output[target.value])
+    factor = reference.high if scale.kind == "relative" else 1.0
+    return FittedNormaliser(low=scale.low * factor, high=scale.high * factor, clip=False)
+
+
+def check_output(stack: Float32Array, slices: list[int]) -> list[Warned]:
+    """Refuse a result that is not a finite image; warn of one that shows nothing.
+
+    Args:
+        stack: slices [K, H, W] in [-1, 1].
+        slices: positions of those that were predicted.
+
+    Raises:
+        InputError: ``MX-MOD-092``, the network gave values that are not finite.
+    """
+    values = stack[slices]
+    if not np.isfinite(values).all():
+        bad = [k for k in slices if not np.isfinite(stack[k]).all()]
+        raise InputError(
+            "MX-MOD-092",
+            f"the network gave NaN or infinite values in {len(bad)} of {len(slices)} slices",
+            expected="finite values",
+            where=f"model-grid slice {bad[0]}",
+            fix="use --precision fp32; if it stays, the model package is unusable",
+        )
+    if values.size and float(values.max() - values.min()) < 1e-3:
+        return [Warned("MX-MOD-093", "the result is constant", fix="check that the sources are what the model expects")]
+    return []
+
+
+def synthetic_volume(
+    stack: Float32Array, prepared: PreparedSources, scale: FittedNormaliser, target: Modality, card: ModelCard
+) -> Volume:
+    """Return predicted slices [K, H, W] as a volume on the reference's grid; background where nothing was predicted."""
+    background = float(scale.invert(np.array(-1.0, dtype=np.float32)))
+    array = prepared.plan.to_reference(scale.invert(unstack(stack)), fill=background)
+    name = f"SYNTHETIC {target.value} ({card.name})"
+    return Volume(array, prepared.plan.reference, target, Source(name=name), synthetic=True)
