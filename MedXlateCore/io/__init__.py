@@ -21,6 +21,7 @@ from MedXlateCore.files import (
     path_lock,
     read_json,
     refuse_same_file,
+    remove_stale_temporaries,
     require_file,
     sha256_file,
     shown,
@@ -172,6 +173,7 @@ def write_volume(volume: Volume, path: Path | str, record: Mapping[str, Any] | N
     remark = synthetic_remark(volume.modality) if volume.synthetic else ""
     write, sidecar = _WRITERS[suffix], sidecar_path(path)
     with path_lock(path, _LOCK_TIMEOUT_S):
+        remove_stale_temporaries(path.parent)
         if record is None:
             with atomic_write(path) as image:
                 write(array, volume.geometry, image, remark)

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from MedXlateCore.errors import InputError, Warned
+from MedXlateCore.files import remove_stale_temporaries
 from MedXlateCore.models.method import Batch
 from MedXlateCore.training.cache import PreparedCase, open_case
 from MedXlateCore.training.config import TrainingConfig
@@ -72,6 +73,7 @@ def prepare_data(
     val = table.split("val")[: config.training.validation_cases or None]
     rows = [*table.split("train"), *val]
     cache.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(cache)
     cases: list[PreparedCase] = []
 
     def prepare(row: CaseRow) -> PreparedCase:

@@ -19,6 +19,7 @@ from MedXlateCore.config import read_toml, to_toml
 from MedXlateCore.devices import choose_device, device_errors
 from MedXlateCore.errors import Cancelled, InputError, ResourceError, UsageError, Warned
 from MedXlateCore.files import atomic_write_text, check_writable, folder_lock, remove_stale_temporaries, write_json
+from MedXlateCore.paths import existing_ancestor
 from MedXlateCore.provenance import software_versions
 from MedXlateCore.training import checkpoint
 from MedXlateCore.training.config import TrainingConfig, config_from_mapping
@@ -161,11 +162,23 @@ def _claimed(folder: Path, resume: bool) -> Iterator[None]:
             fix="choose another folder for --out, or go on with that run (--resume)",
         )
     check_writable(folder / CONFIG_FILE)
-    with folder_lock(folder):
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        for part in (folder, *(folder / name for name in ("cache", "checkpoints", "model", "previews"))):
-            remove_stale_temporaries(part)
-        yield
+    was_there = existing_ancestor(folder)
+    try:
+        with folder_lock(folder):
+            for part in (folder, *(folder / name for name in ("cache", "checkpoints", "model", "previews"))):
+                remove_stale_temporaries(part)
+            yield
+    finally:
+        _remove_if_empty(folder, was_there)
+
+
+def _remove_if_empty(folder: Path, was_there: Path) -> None:
+    """Take away what a run that never began would leave: empty folders below the one that was there before."""
+    for path in (folder / "cache", folder, *folder.parents):
+        if path == was_there:
+            return
+        with contextlib.suppress(OSError):  # not empty, or never made
+            path.rmdir()
 
 
 def _prepared(config: TrainingConfig, folder: Path, fabric: Any, stop: Interruption, quiet: bool) -> TrainingData:
@@ -183,7 +196,9 @@ def _prepared(config: TrainingConfig, folder: Path, fabric: Any, stop: Interrupt
         with fabric.rank_zero_first():
             return prepare_data(config, cache, progress)
     except Interrupted:
-        raise _cancelled("preparing cases", folder) from None
+        error = Cancelled("preparing cases")
+        error.fix = "start again with the same command; the cases that are prepared are kept"
+        raise error from None
     finally:
         if line:
             line.close()

@@ -19,10 +19,11 @@ from MedXlateCore.files import read_bytes, require_file
 from MedXlateCore.training.config import DataTable, expanded
 from MedXlateCore.volume import Modality
 
-__all__ = ["SPLITS", "CaseRow", "CaseTable", "read_table"]
+__all__ = ["SPLITS", "CaseRow", "CaseTable", "check_names", "file_of_case", "image_columns", "read_csv", "read_table"]
 
 SPLITS = ("train", "val", "test")
 _LIMIT_BYTES = 64 << 20
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ def read_table(data: DataTable) -> CaseTable:
             fix="set [data] table, or use --data cases.csv",
         )  # fmt: skip
     path = Path(data.table)
-    header, records = _read_csv(path)
+    header, records = read_csv(path)
     columns = _columns(header, data, path)
     used = [(line, r) for line, r in records if all(r[key] == wanted for key, wanted in data.where.items())]
-    _check_names(used, path)
+    check_names(used, path)
+    _check_split_names(used, path)
     rows: list[CaseRow] = []
     warnings: list[Warned] = []
     for line, record in used:
@@ -112,8 +114,12 @@ def check_leakage(facts: Iterable[tuple[str, str, str]], what: str, path: Path) 
             )
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return the header and the non-empty rows with their line numbers."""
+def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the header and the non-empty rows with their line numbers.
+
+    Raises:
+        InputError: ``MX-DAT-002`` (not a CSV table); ``MX-FIL-001`` to ``MX-FIL-008`` for the file.
+    """
     data = read_bytes(path, _LIMIT_BYTES)
     problem = ""
     try:
@@ -124,6 +130,9 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     if not problem and not lines:
         problem = "it is empty"
     header = lines[0][1] if lines else []
+    other = next((sign for sign in ";\t|" if len(header) == 1 and sign in header[0]), "")
+    if other:
+        problem = f"its cells are separated by {_SEPARATORS[other]}, not by commas"
     for number, cells in lines[1:]:
         if len(cells) != len(header) and not problem:
             problem = f"line {number} has {len(cells)} cells, the header {len(header)}"
@@ -139,8 +148,34 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def _columns(header: list[str], data: DataTable, path: Path) -> dict[str, str]:
-    """Return the column of each modality wanted; check that all needed columns exist once."""
-    modalities = [*data.sources, data.target]
+    """Return the column of each modality that a training needs."""
+    return image_columns(
+        header, [*data.sources, data.target], ("case", "split", *data.where), path,
+        optional=("patient", data.roi or "seg"), fix="correct the table's header, or [data] sources, target and where",
+    )  # fmt: skip
+
+
+def image_columns(
+    header: Sequence[str],
+    modalities: Sequence[str],
+    others: Sequence[str],
+    path: Path,
+    optional: Sequence[str],
+    fix: str,
+) -> dict[str, str]:
+    """Return the column of each modality wanted; check that all needed columns exist once.
+
+    Args:
+        header: the table's column names.
+        modalities: names of the modalities wanted; a column may have any of their aliases.
+        others: further columns that must exist.
+        path: the table, for the message.
+        optional: columns that may exist, for the message.
+        fix: what to do, for the message.
+
+    Raises:
+        UsageError: ``MX-DAT-003`` (a column is missing or means two things).
+    """
     by_modality: dict[str, str] = {}
     problem = next((f"the column '{name}' occurs twice" for name in header if name and header.count(name) > 1), "")
     for name in header:
@@ -149,7 +184,7 @@ def _columns(header: list[str], data: DataTable, path: Path) -> dict[str, str]:
             if modality in by_modality:
                 problem = problem or f"the columns '{by_modality[modality]}' and '{name}' both mean {modality}"
             by_modality[modality] = name
-    needed = [name for name in ("case", "split", *data.where) if name not in header]
+    needed = [name for name in others if name not in header]
     needed += [name for name in modalities if name not in by_modality]
     if needed and not problem:
         guess = nearest(needed[0], header)
@@ -158,9 +193,9 @@ def _columns(header: list[str], data: DataTable, path: Path) -> dict[str, str]:
         raise UsageError(
             "MX-DAT-003",
             problem,
-            expected=f"columns case, split, {', '.join(modalities)} and optionally patient, {data.roi or 'seg'}",
+            expected=f"columns {', '.join([*others, *modalities])} and optionally {', '.join(optional)}",
             where=str(path),
-            fix="correct the table's header, or [data] sources, target and where",
+            fix=fix,
         )
     return by_modality
 
@@ -172,7 +207,12 @@ def _modality(name: str) -> str:
         return ""
 
 
-def _check_names(used: Sequence[tuple[int, Mapping[str, str]]], path: Path) -> None:
+def check_names(used: Sequence[tuple[int, Mapping[str, str]]], path: Path) -> None:
+    """Check that every row names a case, and each another one.
+
+    Raises:
+        InputError: ``MX-DAT-004``.
+    """
     seen: dict[str, int] = {}
     for line, record in used:
         problem, case = "", record["case"]
@@ -186,10 +226,14 @@ def _check_names(used: Sequence[tuple[int, Mapping[str, str]]], path: Path) -> N
                 "MX-DAT-004", problem, expected="one row a case, each with a name of its own", where=str(path),
                 fix="correct the column 'case'",
             )  # fmt: skip
+
+
+def _check_split_names(used: Sequence[tuple[int, Mapping[str, str]]], path: Path) -> None:
+    for line, record in used:
         if record["split"] not in SPLITS:
             raise InputError(
                 "MX-DAT-005",
-                f"the case '{case}' is in the split '{record['split']}'",
+                f"the case '{record['case']}' is in the split '{record['split']}'",
                 expected=f"one of {', '.join(SPLITS)}",
                 where=f"{path}, line {line}",
                 fix="correct the column 'split'",
@@ -210,13 +254,19 @@ def _row(
             "MX-DAT-008", text, expected="all sources and the target", where=where,
             fix='fill in the table, or set [data] missing = "skip"',
         )  # fmt: skip
-    images = {name: _file(path.parent, record[column], case, name, where) for name, column in columns.items()}
+    images = {name: file_of_case(path.parent, record[column], case, name, where) for name, column in columns.items()}
     label = record.get(data.roi, "") if data.roi else ""
-    regions = _file(path.parent, label, case, str(data.roi), where) if label else None
+    regions = file_of_case(path.parent, label, case, str(data.roi), where) if label else None
     return CaseRow(case, record.get("patient", "") or case, record["split"], images, regions)
 
 
-def _file(folder: Path, text: str, case: str, role: str, where: str) -> Path:
+def file_of_case(folder: Path, text: str, case: str, role: str, where: str) -> Path:
+    """Return the file that a cell names; paths start at the table's folder.
+
+    Raises:
+        InputError: ``MX-DAT-007``, there is no such file.
+        ResourceError: ``MX-FIL-005``, no permission.
+    """
     path = folder / expanded(text)
     try:
         require_file(path)

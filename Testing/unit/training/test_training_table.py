@@ -152,3 +152,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes):
 def test_no_table_and_a_missing_table_are_refused(tmp_path: Path):
     assert refused(DATA).code == "MX-DAT-001"
     assert refused(dataclasses.replace(DATA, table=str(tmp_path / "none.csv"))).code == "MX-FIL-001"
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_a_table_with_other_separators_is_refused_by_their_name(tmp_path: Path, sign: str, name: str):
+    path = tmp_path / "cases.csv"
+    path.write_text(sign.join(("case", "split", "T1", "T2", "T1ce")) + "\n")
+    with pytest.raises(MedXlateError, match="MX-DAT-002") as caught:
+        read_table(dataclasses.replace(DATA, table=str(path)))
+    assert f"separated by {name}" in caught.value.found

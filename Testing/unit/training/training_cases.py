@@ -1,8 +1,9 @@
-"""A tiny cohort: noisy ellipsoids of 32 x 32 x 6 voxels with lesions, as NIfTI files with a table of cases."""
+"""A tiny cohort (noisy ellipsoids of 32 x 32 x 6 voxels with lesions), and what tests ask of runs."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from MedXlateCore.config import parse_toml, set_value
 from MedXlateCore.io import write_volume
 from MedXlateCore.training.config import TrainingConfig, config_from_mapping
+from MedXlateCore.training.interruption import Interruption
 from MedXlateCore.volume import Geometry, Modality, Volume
 
 SPLITS = {"a": "train", "b": "train", "c": "train", "d": "val", "e": "val", "f": "test"}
@@ -88,3 +90,32 @@ def config_for(table: Path, *overrides: str) -> TrainingConfig:
     for assignment in (f'data.table="{table}"', *overrides):
         set_value(mapping, assignment)
     return config_from_mapping(mapping)
+
+
+class StopAtCheck(Interruption):
+    """Stops at the n-th time that the run asks: between cases, steps or passes of a validation."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def check(self) -> None:
+        """Count, and stop if it is time."""
+        self.left -= 1
+        self.requested = self.requested or self.left <= 0
+        super().check()
+
+
+def state_of(folder: Path) -> dict[str, object]:
+    """Return everything that must be equal: tensors (by hash), progress, log, package."""
+    newest = max((folder / "checkpoints").glob("*.json"))
+    record = json.loads(newest.read_text())
+    card = json.loads((folder / "model/model.json").read_text())
+    return {
+        "tensors": record["tensors"]["sha256"],
+        "progress": record["progress"],
+        "optimisers": record["optimisers"],
+        "log": (folder / "metrics.csv").read_bytes(),
+        "weights": card["weights"]["sha256"],
+        "figures": card["metrics"],
+    }
