@@ -1,6 +1,7 @@
 """The ``medxlate`` command: one subcommand a file in ``commands/``, one way to end.
 
-Exit codes: 0 done, 2 usage, 3 bad input, 4 resources (memory, disk, device, permission), 130 cancelled.
+Exit codes: 0 done, 2 usage, 3 bad input, 4 resources (memory, disk, device, permission), 70 a defect of MedXlate, 130
+cancelled.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from MedXlateCore import __version__
-from MedXlateCore.errors import Cancelled, MedXlateError, ResourceError, UsageError
+from MedXlateCore.errors import Cancelled, InternalError, MedXlateError, ResourceError, UsageError
 
 __all__ = ["main"]
 
@@ -24,15 +26,17 @@ COMMANDS = {
     "translate": ("translate", "make a missing sequence from the volumes you have"),
     "evaluate": ("evaluate", "compare a synthetic volume with its reference"),
     "demo": ("demo", "see it work on a phantom patient, with a report"),
+    "batch": ("batch", "translate a table or a BIDS folder of cases"),
     "phantom": ("phantom", "make phantom heads with lesions, in all modalities"),
     "train": ("train", "train a model on a table of cases"),
     "models": ("models", "list, show and verify model packages"),
     "import-weights": ("import_weights", "turn an author's published checkpoint into a model package"),
 }
 
+_EVERYWHERE = {"--json-errors", "--debug"}
 _EXTRAS = {"torch": "torch", "einops": "torch"}  # module -> extra of the package that brings it
 _EPILOG = """\
-exit codes: 0 done, 2 usage, 3 bad input, 4 resources, 130 cancelled
+exit codes: 0 done, 2 usage, 3 bad input, 4 resources, 70 a defect of medxlate, 130 cancelled
 Synthetic images are for research use only, not for diagnosis."""
 
 
@@ -43,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = "--json-errors" in argv or ("--json" in argv and "evaluate" not in argv[:1])
     try:
         parser = _parser(argv)
-        options = parser.parse_args(argv)
+        # taken out here, so that they may also stand behind an action such as `models verify`
+        options = parser.parse_args([word for word in argv if word not in _EVERYWHERE])
         if not hasattr(options, "run"):
             parser.print_help()
             return 2
@@ -62,13 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         return 0
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
-            raise
-        return _report(_missing(error.name), as_json)
+        known = error.name in _EXTRAS
+        return _report(_missing(str(error.name)) if known else _defect(error, "--debug" in argv), as_json)
+    except Exception as error:  # noqa: BLE001 - the outermost edge: nobody is shown a traceback unasked
+        return _report(_defect(error, "--debug" in argv), as_json)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line like every other error."""
+    """Reports a wrong command line like every other error, and takes options by their full names only.
+
+    A script with an abbreviated option would change its meaning with the next option that begins alike.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(
@@ -99,6 +111,7 @@ def _parser(argv: list[str]) -> _Parser:
         flags = ["--json-errors"] if name == "evaluate" else ["--json", "--json-errors"]
         note = "errors as one JSON object on stderr"
         subparser.add_argument(*flags, dest="json_errors", action="store_true", help=note)
+        subparser.add_argument("--debug", action="store_true", help="show where a defect of medxlate happened")
         if name == wanted:  # the other commands' modules need not be imported to parse this line
             module = importlib.import_module(f"MedXlateCore.commands.{module_name}")
             module.add_arguments(subparser)
@@ -120,6 +133,13 @@ def _missing(module: str) -> ResourceError:
         where="command line",
         fix=f"pip install 'medxlate[{_EXTRAS[module]}]' (in 3D Slicer: the PyTorch extension)",
     )
+
+
+def _defect(error: Exception, debug: bool) -> InternalError:
+    """Return the error for an exception that nobody expected; with ``debug``, print its traceback first."""
+    if debug:
+        traceback.print_exception(error)
+    return InternalError.from_exception(error)
 
 
 def _report(error: MedXlateError, as_json: bool) -> int:

@@ -3,7 +3,7 @@
 Codes read ``MX-<area>-<number>`` and never change their meaning. Areas: ``USE`` (command line and configuration),
 ``FIL`` (files), ``IMG`` (voxel values and shapes), ``GEO`` (geometry), ``ROI`` (regions and prompts), ``MOD`` (models
 and packages), ``DAT`` (training data), ``TRN`` (training), ``MET`` (metrics), ``RES`` (memory, disk, devices), ``RUN``
-(runs).
+(runs), ``SLI`` (nodes of a 3D Slicer scene), ``INT`` (defects of MedXlate itself).
 The table of all codes is ``Docs/reference/errors.md``.
 """
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import ClassVar
 
-__all__ = ["Cancelled", "InputError", "MedXlateError", "ResourceError", "UsageError", "Warned"]
+__all__ = ["Cancelled", "InputError", "InternalError", "MedXlateError", "ResourceError", "UsageError", "Warned"]
 
 
 class MedXlateError(Exception):
@@ -95,6 +97,25 @@ class Cancelled(MedXlateError):
 
     def __init__(self, where: str = "") -> None:
         super().__init__("MX-RUN-130", "cancelled", where=where, fix="start again; nothing was left behind")
+
+
+class InternalError(MedXlateError):
+    """MedXlate has a defect: something happened that it does not know. Exit code 70, as sysexits.h has it."""
+
+    exit_code = 70
+
+    @classmethod
+    def from_exception(cls, error: BaseException) -> InternalError:
+        """Return ``MX-INT-001`` for an exception that nobody expected."""
+        frames = extract_tb(error.__traceback__)
+        text = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        return cls(
+            "MX-INT-001",
+            f"medxlate met something it does not know ({type(error).__name__}: {text})",
+            expected="a result, or an error with a code of its own",
+            where=f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "",
+            fix="this is a defect of medxlate: run again with --debug and report what it prints",
+        )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ __all__ = [
     "Plane",
     "Tile",
     "display_order",
+    "diverging_colours",
     "draw_colour_bar",
     "draw_legend",
     "draw_text",
@@ -131,7 +132,7 @@ def draw_tile(tile: Tile, frame: Frame, outlines: Sequence[Outline]) -> Image.Im
     low, high = tile.window
     unit = np.clip((values - low) / (high - low), 0.0, 1.0)
     signed = tile.colours == "difference"
-    pixels = _diverging(unit) if signed else np.repeat((unit * 255).astype(np.uint8)[..., None], 3, axis=2)
+    pixels = diverging_colours(unit) if signed else np.repeat((unit * 255).astype(np.uint8)[..., None], 3, axis=2)
     if tile.inside is not None:
         neutral = np.array(_OUTSIDE if signed else _BLACK, dtype=np.uint8)
         pixels = np.where(frame.slice_of(tile.inside)[..., None], pixels, neutral)
@@ -146,7 +147,7 @@ def draw_tile(tile: Tile, frame: Frame, outlines: Sequence[Outline]) -> Image.Im
 def draw_colour_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], height: int, tile: Tile) -> None:
     """Draw the diverging scale with its ends, its middle and its unit."""
     left, top = corner
-    for row, colour in enumerate(_diverging(np.linspace(1.0, 0.0, height))):
+    for row, colour in enumerate(diverging_colours(np.linspace(1.0, 0.0, height))):
         draw.line((left, top + row, left + 14, top + row), fill=(int(colour[0]), int(colour[1]), int(colour[2])))
     low, high = tile.window
     for share, value in ((0.0, high), (0.5, (low + high) / 2), (1.0, low)):
@@ -187,7 +188,8 @@ def fitting(draw: ImageDraw.ImageDraw, title: str, width: int) -> str:
     return title
 
 
-def _diverging(unit: NDArray[np.float64]) -> NDArray[np.uint8]:
+def diverging_colours(unit: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the colours [..., 3] of the scale for signed differences, from blue (0) over white (0.5) to red (1)."""
     position = unit * (len(_DIVERGING) - 1)
     stops = np.arange(len(_DIVERGING))
     channels = [np.interp(position, stops, _DIVERGING[:, channel]) for channel in range(3)]

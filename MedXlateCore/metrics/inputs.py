@@ -49,11 +49,16 @@ def require_finite(*volumes: Volume) -> None:
 
 
 def pair_warnings(reference: Volume, synthetic: Volume) -> list[Warned]:
-    """Return ``MX-MET-101`` (the images are identical) and ``MX-MET-109`` (the reference is marked synthetic)."""
+    """Return ``MX-MET-101`` (the images are identical), ``MX-MET-112`` (the synthetic image is constant) and
+    ``MX-MET-109`` (the reference is marked synthetic).
+    """
     warnings = []
     if np.array_equal(reference.array, synthetic.array):
         text = "both images are identical, voxel by voxel"
         warnings.append(Warned("MX-MET-101", text, synthetic.name, "check that the right files were given"))
+    elif synthetic.array.min() == synthetic.array.max():
+        text = f"every voxel of the synthetic image has the value {synthetic.array.flat[0]:g}"
+        warnings.append(Warned("MX-MET-112", text, synthetic.name, "the figures say nothing about a translation"))
     if reference.synthetic:
         text = "the reference is itself marked as synthetic"
         warnings.append(Warned("MX-MET-109", text, reference.name, "check that the two files are not exchanged"))

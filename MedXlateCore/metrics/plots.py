@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bland_altman_svg", "histogram_svg"]
+__all__ = [
+    "Agreement",
+    "Histogram",
+    "bland_altman_svg",
+    "bland_altman_values",
+    "histogram_svg",
+    "histogram_values",
+]
 
 FloatArray = NDArray[np.floating]
 
@@ -46,13 +54,49 @@ class _Axes:
         return "".join(parts)
 
 
+@dataclass(frozen=True)
+class Histogram:
+    """Shares of voxels (0 to 1) in bins over the images' common range, percentiles 0.1 to 99.9."""
+
+    limits: tuple[float, float]
+    centres: FloatArray
+    reference: FloatArray
+    synthetic: FloatArray
+
+
+def histogram_values(reference: FloatArray, synthetic: FloatArray, bins: int = 80) -> Histogram:
+    """Return the histograms of two sets of intensities."""
+    low, high = _widened(*np.percentile(np.concatenate([reference, synthetic]), [0.1, 99.9]))
+    counts = [np.histogram(values, bins, (low, high))[0] / max(values.size, 1) for values in (reference, synthetic)]
+    return Histogram((low, high), low + (np.arange(bins) + 0.5) * (high - low) / bins, *counts)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Voxels' means and differences (synthetic minus reference), and the differences' mean and standard deviation."""
+
+    means: FloatArray
+    errors: FloatArray
+    bias: float
+    spread: float
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The limits of agreement, bias ± 1.96 SD."""
+        return self.bias - 1.96 * self.spread, self.bias + 1.96 * self.spread
+
+
+def bland_altman_values(reference: FloatArray, synthetic: FloatArray) -> Agreement:
+    """Return what a plot of differences against means shows (Bland and Altman 1986)."""
+    errors = synthetic - reference
+    return Agreement((reference + synthetic) / 2, errors, float(errors.mean()), float(errors.std()))
+
+
 def histogram_svg(reference: FloatArray, synthetic: FloatArray, unit: str, bins: int = 80) -> str:
     """Return the histograms of two sets of intensities over their common range (percentiles 0.1 to 99.9)."""
-    both = np.concatenate([reference, synthetic])
-    low, high = _widened(*np.percentile(both, [0.1, 99.9]))
-    counts = [np.histogram(values, bins, (low, high))[0] / max(values.size, 1) for values in (reference, synthetic)]
-    axes = _Axes((low, high), (0.0, 100 * float(max(c.max() for c in counts)) or 1.0))
-    centres = low + (np.arange(bins) + 0.5) * (high - low) / bins
+    histogram = histogram_values(reference, synthetic, bins)
+    centres, counts = histogram.centres, (histogram.reference, histogram.synthetic)
+    axes = _Axes(histogram.limits, (0.0, 100 * float(max(c.max() for c in counts)) or 1.0))
     parts = [axes.frame(f"intensity ({unit})", "share of voxels (%)")]
     for count, colour, dash in zip(counts, (_REFERENCE, _SYNTHETIC), ("", "5 3"), strict=True):
         points = " ".join(f"{axes.x(x):.1f},{axes.y(100 * y):.1f}" for x, y in zip(centres, count, strict=True))
@@ -65,8 +109,8 @@ def histogram_svg(reference: FloatArray, synthetic: FloatArray, unit: str, bins:
 
 def bland_altman_svg(reference: FloatArray, synthetic: FloatArray, unit: str, bins: int = 36) -> str:
     """Return the voxels' differences against their means as a density, with bias and limits of agreement (±1.96 SD)."""
-    mean, error = (reference + synthetic) / 2, synthetic - reference
-    bias, spread = float(error.mean()), float(error.std())
+    agreement = bland_altman_values(reference, synthetic)
+    mean, error, bias, spread = agreement.means, agreement.errors, agreement.bias, agreement.spread
     x_range = _widened(*np.percentile(mean, [0.1, 99.9]))
     reach = max(float(np.abs(np.percentile(error, [0.1, 99.9])).max()), abs(bias) + 2.2 * spread, 1e-12)
     axes = _Axes(x_range, (-reach, reach))
@@ -79,7 +123,8 @@ def bland_altman_svg(reference: FloatArray, synthetic: FloatArray, unit: str, bi
         opacity = 0.08 + 0.92 * shade[column, row]
         parts.append(f'<path d="M{x:.1f} {y:.1f}h{width:.1f}v{height:.1f}h{-width:.1f}z" opacity="{opacity:.2f}"/>')
     parts = [f'<g fill="{_REFERENCE}">', *parts, "</g>"]
-    for value, text in ((bias, "bias"), (bias + 1.96 * spread, "+1.96 SD"), (bias - 1.96 * spread, "−1.96 SD")):
+    low, high = agreement.limits
+    for value, text in ((bias, "bias"), (high, "+1.96 SD"), (low, "−1.96 SD")):
         dash = "" if text == "bias" else ' stroke-dasharray="6 4"'
         y = axes.y(value)
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="{_SYNTHETIC}"{dash}/>')

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from MedXlateCore.files import atomic_write_text, to_jsonable
 from MedXlateCore.metrics import pictures, plots
+from MedXlateCore.metrics.differences import error_map, plot_values
 from MedXlateCore.metrics.inputs import require_same_grid
 from MedXlateCore.metrics.page import RESEARCH_USE_ONLY, html_figure, html_page, html_table
 from MedXlateCore.metrics.regions import BRAIN, HEALTHY, LESION, evaluation_mask, region_masks
-from MedXlateCore.metrics.result import EvaluationResult, intensity_map, matched_window
+from MedXlateCore.metrics.result import EvaluationResult, matched_window
 from MedXlateCore.transforms.resampling import resample
 from MedXlateCore.volume import Modality, Volume
 
@@ -33,8 +34,6 @@ METRIC_WORDS = {
     "ssim_tumor": "structural similarity, tumour",
     "ssim_non_tumor": "structural similarity, without tumour",
 }
-
-_PLOT_VOXELS = 200_000
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _slices_section(subject: _Subject) -> str:
 
 
 def _plots_section(subject: _Subject) -> str:
-    reference, synthetic, unit = _plot_values(subject)
+    reference, synthetic, unit = plot_values(subject.result, subject.reference, subject.synthetic, subject.brain)
     return (
         "<h2>Intensities in the mask, or else the reference's foreground</h2><div class='plots'>"
         f"<figure>{plots.histogram_svg(reference, synthetic, unit)}<figcaption>Histograms.</figcaption></figure>"
@@ -220,12 +219,9 @@ def _record_section(record: Mapping[str, Any] | None) -> str:
 
 def _tiles(subject: _Subject) -> tuple[list[pictures.Tile], str]:
     """Return sources, reference, synthetic image and error map, and the unit of the error in words."""
-    factor, offset = intensity_map(subject.result)
     window = pictures.display_window(subject.reference, subject.brain)
     synthetic_window = matched_window(window, subject.result)
-    scale, unit, words = _error_unit(subject)
-    error = pictures.difference(subject.reference, subject.synthetic, scale=scale, factor=factor, offset=offset)
-    reach = _rounded_up(float(np.percentile(np.abs(error.array[subject.brain]), 99)))
+    error = error_map(subject.result, subject.reference, subject.synthetic, subject.brain)
     tiles = [
         pictures.Tile(f"source: {source.modality.value}", source, pictures.display_window(source, subject.brain))
         for source in subject.sources
@@ -236,28 +232,10 @@ def _tiles(subject: _Subject) -> tuple[list[pictures.Tile], str]:
     tiles = [replace(tile, outlined=number == 0) for number, tile in enumerate(tiles)]
     return [
         *tiles,
-        pictures.Tile("synthetic - reference", error, (-reach, reach), "difference", unit, subject.brain),
-    ], words
-
-
-def _error_unit(subject: _Subject) -> tuple[float, str, str]:
-    """Return the factor for the error map, its unit for the colour bar and in words."""
-    unit = subject.reference.modality.unit
-    if unit != "arbitrary":
-        return 1.0, unit, unit
-    low, high = (float(v) for v in np.percentile(subject.reference.array[subject.brain], (0.5, 99.5)))
-    words = "percent of the reference's range in the mask (percentiles 0.5 to 99.5)"
-    return 100.0 / (high - low if high > low else 1.0), "% of reference range", words
-
-
-def _plot_values(subject: _Subject) -> tuple[NDArray[np.floating], NDArray[np.floating], str]:
-    """Return the intensities of the plots' voxels: an even sample of the brain, never more than 200 000."""
-    factor, offset = intensity_map(subject.result)
-    reference = subject.reference.array[subject.brain].astype(np.float64)
-    synthetic = subject.synthetic.array[subject.brain].astype(np.float64) * factor + offset
-    step = max(1, reference.size // _PLOT_VOXELS)
-    unit = subject.reference.modality.unit
-    return reference[::step], synthetic[::step], unit if unit != "arbitrary" else "arbitrary unit"
+        pictures.Tile(
+            "synthetic - reference", error.volume, (-error.reach, error.reach), "difference", error.unit, subject.brain
+        ),
+    ], error.words
 
 
 def _outlined(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:
@@ -270,14 +248,6 @@ def _on_grid(source: Volume, reference: Volume) -> Volume:
         return source
     array = resample(source.array.astype(np.float32), source.geometry, reference.geometry, 1, source.modality.air_value)
     return Volume(array, reference.geometry, source.modality, source.source, source.synthetic, source.notes)
-
-
-def _rounded_up(value: float) -> float:
-    """Return the next of 1, 2, 5 times a power of ten, for a readable colour bar."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9)))
 
 
 def _in_words(value: object) -> str:

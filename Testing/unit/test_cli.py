@@ -116,6 +116,8 @@ print([name for name, (module, _) in COMMANDS.items() if f"MedXlateCore.commands
         [*TRANSLATE, "--nonsense"],
         ["translate", "--source"],
         ["models", "nonsense"],
+        [*TRANSLATE, "--targ", "T1ce"],
+        ["models", "list", "--js"],
         ["phantom", "--shape", "x"],
     ],
 )
@@ -178,10 +180,34 @@ def test_a_missing_pytorch_says_how_to_install_it(ends_with, capsys):
     assert "pip install 'medxlate[torch]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'x'", name="x"), ValueError("a defect")])
-def test_a_defect_of_the_program_is_not_hidden(ends_with, error):
-    with pytest.raises(type(error)):
-        ends_with(raising(error))
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'x'", name="x"), ValueError("a\ndefect")])
+def test_a_defect_of_the_program_is_coded_and_shows_its_traceback_only_when_asked(ends_with, error, capsys):
+    assert ends_with(raising(error)) == 70
+    text = capsys.readouterr().err
+    assert text.startswith(f"MX-INT-001: medxlate met something it does not know ({type(error).__name__}: ")
+    assert "test_cli.py, line" in text
+    assert "--debug" in text
+    assert "Traceback" not in text
+    assert ends_with(raising(error), "--debug") == 70
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback (most recent call last):")
+    assert "raise error" in text
+    assert "MX-INT-001: " in text
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_options_of_every_command_may_stand_before_and_behind_an_action(place, capsys):
+    words = ["models", "verify", "no-such-model"]
+    words[place:place] = ["--json-errors", "--debug"]
+    assert cli.main(words) == 3
+    assert json.loads(capsys.readouterr().err)["code"] == "MX-MOD-010"
+
+
+def test_a_defect_without_a_message_is_coded_too(ends_with, capsys):
+    assert ends_with(raising(ValueError()), "--json-errors") == 70
+    facts = json.loads(capsys.readouterr().err)
+    assert (facts["code"], facts["exit_code"]) == ("MX-INT-001", 70)
+    assert "ValueError: no message" in facts["found"]
 
 
 def test_a_command_that_succeeds_ends_with_0(ends_with):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = re.compile(r"MX-[A-Z]{3}-\d{3}")
+PACKAGES = ("MedXlateCore", "MedXlateSlicer")
 RAISING = {"InputError", "UsageError", "ResourceError", "Warned", "Check", "Cancelled"}
 
 
 def codes_in_source() -> dict[str, set[str]]:
-    """Return every code that stands as a string of its own in the package, with the files that use it."""
+    """Return every code that stands as a string of its own in the packages, with the files that use it."""
     found: dict[str, set[str]] = defaultdict(set)
-    for path in sorted((ROOT / "MedXlateCore").rglob("*.py")):
+    for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
                 found[node.value].add(path.name)

@@ -212,3 +212,12 @@ def test_an_output_that_cannot_be_written_is_found_before_computing(case, tmp_pa
     captured = capsys.readouterr()
     assert "MX-FIL-010" in captured.err
     assert captured.out == ""
+
+
+def test_a_missing_source_for_the_page_is_noticed_before_anything_is_printed_or_written(case, tmp_path, capsys):
+    outputs = ("--json", tmp_path / "new.json", "--html", tmp_path / "new.html")
+    assert evaluate(case, *outputs, "--source", f"T1={tmp_path / 'none.nii.gz'}") == 3
+    captured = capsys.readouterr()
+    assert captured.err.startswith("MX-FIL-001")
+    assert captured.out == ""
+    assert not list(tmp_path.glob("new.*"))

@@ -78,3 +78,12 @@ def test_a_run_in_an_occupied_folder_is_refused(project: Path, tmp_path: Path, c
     (tmp_path / "config.toml").write_text("")
     assert main(["train", str(project / "config.toml"), "--out", str(tmp_path)]) == 2
     assert "MX-TRN-001" in capsys.readouterr().err
+
+
+def test_a_run_that_never_began_leaves_no_folder_behind(project: Path, tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    arguments = ["train", str(project / "config.toml"), "--data", str(tmp_path / "none.csv"), "--quiet"]
+    for out in (tmp_path / "mine", tmp_path / "a" / "b" / "run"):
+        assert main([*arguments, "--out", str(out)]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]  # a folder that was there before stays
+    assert list((tmp_path / "mine").iterdir()) == []

@@ -327,6 +327,15 @@ def test_exchanged_files_are_suspected_where_the_reference_is_synthetic(head):
     assert "MX-MET-109" in codes(evaluate(dataclasses.replace(synthetic, synthetic=True), reference))
 
 
+def test_a_constant_synthetic_image_is_warned_of(head):
+    reference, synthetic, _ = head
+    assert "MX-MET-112" not in codes(evaluate(reference, synthetic))
+    flat = synthetic.with_array(np.full_like(synthetic.array, 7))
+    found = [warning for warning in evaluate(reference, flat).warnings if warning.code == "MX-MET-112"]
+    assert len(found) == 1
+    assert "the value 7" in found[0].found
+
+
 def test_labels_named_without_a_segmentation_are_refused(head):
     with pytest.raises(UsageError, match="MX-MET-007"):
         evaluate(*head[:2], region_labels={"core": [1]})
