@@ -23,7 +23,7 @@ from MedXlateCore.metrics.regions import evaluation_mask, region_masks
 from MedXlateCore.metrics.report import format_value, write_evaluation_report
 from MedXlateCore.metrics.result import EvaluationResult, matched_window
 from MedXlateCore.models.package import LoadedModel, load_package
-from MedXlateCore.phantom.head import build_subject, render_subject
+from MedXlateCore.phantom.patient import write_patient
 from MedXlateCore.pipeline import translate
 from MedXlateCore.prompts.roi import DEFAULT_LABELS, regions_from_labels, sham_regions
 from MedXlateCore.transforms.foreground import foreground_mask
@@ -71,7 +71,7 @@ def run_demo(
         ResourceError: the folder cannot be written, or the device does not work.
     """
     model = load_package(model_name)
-    patient = _write_patient(folder / "patient", seed, spacing_mm)
+    patient = write_patient(folder / "patient", seed, (Modality.T1, Modality.T2, Modality.T1CE), spacing_mm)
     yield Step(f"phantom patient {seed}: T1, T2, the true T1ce and the outlined lesion", folder / "patient")
     volumes = {name: read_volume(path, name if name != "region" else "label") for name, path in patient.items()}
     sham = sham_label_map(volumes["region"], volumes["T1"])
@@ -118,16 +118,6 @@ def sham_label_map(region: Volume, reference: Volume, seed: int = 0) -> Volume:
     coded[moved[:, 1] > 0] = 1
     geometry = order.apply_to_geometry(region.geometry)
     return Volume(unstack(coded), geometry, Modality.LABEL, Source(name="sham region"))
-
-
-def _write_patient(folder: Path, seed: int, spacing_mm: Sequence[float]) -> dict[str, Path]:
-    subject = build_subject(seed, spacing_mm=spacing_mm, lesion_count=1)
-    images = render_subject(subject, (Modality.T1, Modality.T2, Modality.T1CE))
-    volumes = {modality.value: volume for modality, volume in images.items()} | {"region": subject.label_volume()}
-    paths = {name: folder / f"{name}.nii.gz" for name in volumes}
-    for name, volume in volumes.items():
-        write_volume(volume, paths[name])
-    return paths
 
 
 def _translate(

@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     reference, synthetic = read_volume(options.reference, modality), read_volume(options.synthetic, modality)
     mask = read_volume(options.mask, "label") if options.mask else None
     regions = read_volume(options.regions, "label") if options.regions else None
+    shown = [read_volume(Path(path), role) for role, path in sources] if options.html else []
     result = evaluate(
         reference, synthetic, protocol, mask=mask, regions=regions, region_labels=labels or None,
         match_intensity=options.match_intensity,
@@ -84,7 +85,6 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, {**result.to_dict(), "files": _files(volumes)})
     if options.html:
-        shown = [read_volume(Path(path), role) for role, path in sources]
         write_evaluation_report(
             options.html, result, reference, synthetic, shown, regions, record, mask=mask, region_labels=labels or None
         )

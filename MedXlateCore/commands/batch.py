@@ -1,0 +1,172 @@
+"""``medxlate batch``: a table or a BIDS folder of cases in, a folder of synthetic volumes and a manifest out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedXlateCore.commands.translate import FileRequest, drive, parse_labels, translate_files
+from MedXlateCore.errors import InternalError, MedXlateError, ResourceError
+
+if TYPE_CHECKING:
+    from MedXlateCore.batch import BatchCase
+    from MedXlateCore.models.package import LoadedModel
+    from MedXlateCore.volume import Modality
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options. None of them is one that 3D Slicer takes for itself."""
+    parser.add_argument(
+        "--input", required=True, type=Path, metavar="CSV|DIR",
+        help="table of cases (columns case and one for each modality) or BIDS folder",
+    )  # fmt: skip
+    parser.add_argument("--model", required=True, metavar="DIR|NAME", help="model package: folder or installed name")
+    parser.add_argument("--target", metavar="MODALITY", help="what to make (default: the model's only target)")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder of results and manifest.jsonl"
+    )
+    parser.add_argument(
+        "--roi-column", metavar="NAME",
+        help="column of region label maps, such as seg; in a BIDS folder the suffix of such files, such as dseg",
+    )  # fmt: skip
+    parser.add_argument(
+        "--roi-label", action="append", default=[], metavar="REGION=N[,N...]",
+        help="label values of a region, such as oedema=2 or core=1,4 (default: BraTS labels)",
+    )  # fmt: skip
+    parser.add_argument("--split", metavar="NAME", help="only cases of this split of the table, such as test")
+    parser.add_argument("--limit", type=int, metavar="N", help="translate at most N cases in this run")
+    parser.add_argument("--overwrite", action="store_true", help="translate finished cases again")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps (default: auto)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Translate every case that is not finished; a bad case is noted and does not stop the others.
+
+    Returns:
+        0 if every case is finished; otherwise the worst of what happened: 3 input, 4 resources, 70 a defect.
+
+    Raises:
+        MedXlateError: what concerns the whole batch: table, model, target, device, output folder (``MX-FIL-015`` while
+            another batch works there).
+    """
+    from MedXlateCore.batch import Manifest, find_cases
+    from MedXlateCore.devices import choose_device
+    from MedXlateCore.files import folder_lock, write_json
+    from MedXlateCore.io.bids import dataset_description
+    from MedXlateCore.models.package import load_package
+    from MedXlateCore.pipeline import chosen_target
+
+    labels = parse_labels(options.roi_label, "--roi-label")
+    choose_device(options.device, options.precision)
+    model = load_package(options.model)
+    target = chosen_target(model.card, options.target)
+    cases = find_cases(options.input, model.card.sources, target, options.roi_column, options.split)
+    batch = _Batch(options, model, target, labels)
+    with folder_lock(options.output):
+        if options.input.is_dir():
+            write_json(options.output / "dataset_description.json", dataset_description())
+        manifest = Manifest(options.output)
+        try:
+            for number, case in enumerate(cases, start=1):
+                line = batch.work(case)
+                if line is None:  # the limit is reached
+                    break
+                manifest.add(line)
+                print(f"[{number}/{len(cases)}] {_said(line)}", flush=True)
+        finally:
+            manifest.finish([case.name for case in cases])
+    return batch.close(len(cases))
+
+
+class _Batch:
+    """The work on one case after the other, with one model."""
+
+    def __init__(
+        self, options: argparse.Namespace, model: LoadedModel, target: Modality, labels: dict[str, list[int]]
+    ) -> None:
+        self.options, self.model, self.target, self.labels = options, model, target, labels
+        self.counts = {"done": 0, "skipped": 0, "failed": 0}
+        self.exit_code = 0
+
+    def work(self, case: BatchCase) -> dict[str, Any] | None:
+        """Return the manifest's line about a case; None if the limit was reached before it."""
+        started = time.perf_counter()
+        facts: dict[str, Any] = {"case": case.name, "target": self.target.value, "status": "failed"}
+        try:
+            record = self._finished(case)
+            facts["status"] = "done" if record is None else "skipped"
+            if record is None:
+                if self.options.limit is not None and self.counts["done"] + self.counts["failed"] >= self.options.limit:
+                    return None
+                record = self._translated(case)
+            facts |= self._result(case, record)
+        except MedXlateError as error:
+            facts |= self._failure(error)
+        except MemoryError:
+            facts |= self._failure(ResourceError("MX-RES-001", "memory ran out", where=case.name))
+        except Exception as error:  # noqa: BLE001 - a night's batch must not end with one case
+            traceback.print_exception(error)
+            facts |= self._failure(InternalError.from_exception(error))
+        self.counts[facts["status"]] += 1
+        facts["seconds"] = round(time.perf_counter() - started, 2)
+        return facts | {"finished_utc": datetime.now(UTC).isoformat(timespec="seconds")}
+
+    def close(self, total: int) -> int:
+        """Say how it went and return the exit code."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        left = total - sum(self.counts.values())
+        print(f"{total} cases: {counts}{f', {left} left for the next run' if left else ''}", flush=True)
+        print("synthetic images: research use only, not for diagnosis", flush=True)
+        return self.exit_code
+
+    def _finished(self, case: BatchCase) -> dict[str, Any] | None:
+        from MedXlateCore.batch import finished_record
+
+        if self.options.overwrite:
+            return None
+        return finished_record(case, self.options.output, self.model.card, self.target, self.labels)
+
+    def _translated(self, case: BatchCase) -> dict[str, Any]:
+        from MedXlateCore.io import check_output
+
+        if case.problem is not None:
+            raise case.problem
+        request = FileRequest(
+            tuple(case.sources.items()), self.options.output / case.output, self.target.value, None, case.roi,
+            self.labels, self.options.device, self.options.precision,
+        )  # fmt: skip
+        check_output(request.output, request.inputs)
+        return translate_files(request, self.model, lambda translation: drive(translation, quiet=True))
+
+    def _result(self, case: BatchCase, record: dict[str, Any]) -> dict[str, Any]:
+        from MedXlateCore.io import read_record
+
+        written = read_record(self.options.output / case.output) or {}
+        return {
+            "output": case.output.as_posix(),
+            "sha256": written.get("output_file", {}).get("sha256", ""),
+            "warnings": [warning["code"] for warning in record["warnings"]],
+            "error": None,
+        }
+
+    def _failure(self, error: MedXlateError) -> dict[str, Any]:
+        self.exit_code = max(self.exit_code, error.exit_code, 3)
+        print(error.as_text(), file=sys.stderr, flush=True)
+        return {"status": "failed", "output": None, "sha256": "", "warnings": [], "error": error.as_dict()}
+
+
+def _said(line: dict[str, Any]) -> str:
+    from MedXlateCore.paths import shown
+
+    name, status = shown(line["case"]), line["status"]
+    if status == "failed":
+        return f"{name}: failed, {line['error']['code']}: {shown(line['error']['found'])}"
+    return f"{name}: finished earlier" if status == "skipped" else f"{name}: done in {line['seconds']:.1f} s"
