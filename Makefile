@@ -3,7 +3,7 @@
 #   make test      the default test suite          make test-slow  the longer tests
 #   make lint      ruff and mypy                   make bench      benchmarks (Testing/benchmarks)
 #   make starter   train the starter model again   make real-t1ce  train and test on real patients
-#   make clean     remove what was built here
+#   make fuzz      25,000 damaged files            make clean     remove what was built here
 
 SHELL := /bin/bash
 VENV := .venv
@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help setup system-packages demo test test-slow lint format bench starter real-t1ce clean
+.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench starter real-t1ce clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -30,21 +30,37 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# the only Debian package needed, and only where Python came without its venv module
-system-packages:
-	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then echo "no system package is missing"; \
+# Debian packages, each only where it is missing: Python's venv module, where Python came without it ...
+system-packages: test-libraries
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv; \
 	else echo "needed: the package python3-venv (Debian, Ubuntu: sudo apt-get install python3-venv)" >&2; exit 1; fi
+
+# ... and what Qt and VTK load at run time, which only the tests of the Slicer part use; without it they skip, saying so
+LIBRARIES := libEGL.so.1:libegl1 libGL.so.1:libgl1 libX11.so.6:libx11-6 libxkbcommon.so.0:libxkbcommon0 \
+	libdbus-1.so.3:libdbus-1-3 libfontconfig.so.1:libfontconfig1 libglib-2.0.so.0:libglib2.0-0 libOSMesa.so.8:libosmesa6
+test-libraries:
+	@known=$$(PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null) || exit 0; missing=""; \
+	for pair in $(LIBRARIES); do [[ "$$known" == *"$${pair%%:*} "* ]] || missing="$$missing $${pair##*:}"; done; \
+	[ -n "$$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ] || missing="$$missing fonts-dejavu-core"; \
+	if [ -z "$$missing" ]; then exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq; \
+		for package in $$missing; do apt-get install -y -qq $$package || echo "not to be had: $$package" >&2; done; \
+	else echo "for the tests of the Slicer part (Debian, Ubuntu): sudo apt-get install$$missing" >&2; fi
 
 demo: $(STAMP)
 	$(BIN)/medxlate demo --out demo
 
 # two workers on two cores, one thread each: threads of several workers would only get in each other's way
-test: $(STAMP)
+test: $(STAMP) test-libraries
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
-test-slow: $(STAMP)
+test-slow: $(STAMP) test-libraries
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m slow --timeout 3600
+
+# 25,000 damaged NIfTI files and model packages: an error with a code, or exactly what was written
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
