@@ -21,9 +21,9 @@ __all__ = ["Side", "memory_of_call", "serve"]
 class Side:
     """A child process that runs jobs by name, one at a time."""
 
-    def __init__(self, script: Path, name: str, threads: int) -> None:
+    def __init__(self, script: Path, name: str, threads: int, *options: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        command = [sys.executable, str(script), "--side", name]
+        command = [sys.executable, str(script), "--side", name, *options]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -1,13 +1,15 @@
 """TLP at equal weights: the library against a plain transcription of the published forward, in one run.
 
-    python Testing/benchmarks/tlp_inference.py [--threads N] [--rounds N] [--volume] [--bf16] [--profile] [--json FILE]
+    python Testing/benchmarks/tlp_inference.py [--threads N] [--rounds N] [--volume] [--bf16] [--profile]
+        [--device cpu|cuda] [--json FILE]
 
 Both sides get the same random weights at the published size (base width 48, two sources) and run in processes of their
 own, warm, in turns, so that a disturbance of the machine meets both. Reported are the medians, the median of the
 rounds' ratios, the largest difference of the results, and how far each process's memory rose during the call.
 ``--volume`` also translates a whole 240 x 240 x 155 head with the default settings, and compares its time with the
 plain forward's for all slices of 240 x 240, measured on ``--slices`` of them (its time does not depend on content).
-``--bf16`` measures half precision too, where the processor has instructions for it.
+``--bf16`` measures half precision too, where the processor has instructions for it. ``--device cuda`` measures on a
+GPU; memory is then the GPU's.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +55,16 @@ def main() -> int:
     parser.add_argument("--volume", action="store_true")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", choices=["plain", "ours"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        serve(JOBS)
+        device = torch.device(options.device)
+        serve({name: functools.partial(job, device) for name, job in JOBS.items()})
         return 0
-    plain, ours = (Side(Path(__file__), name, options.threads) for name in ("plain", "ours"))
+    script = Path(__file__)
+    plain, ours = (Side(script, name, options.threads, "--device", options.device) for name in ("plain", "ours"))
     report: dict[str, Any] = {"machine": ours.call("machine")}
     report["per_slice_fp32"] = compare(plain, ours, options.rounds, "fp32")
     if options.bf16:
@@ -109,7 +115,7 @@ def compare_volume(plain: Side, ours: Side, slices: int) -> dict[str, float]:
     return {
         "plain_s": round(seconds, 1), "plain_slices_measured": len(measured), "ours_s": round(whole["seconds"], 1),
         "speedup": round(seconds / whole["seconds"], 2), "slices_predicted": whole["slices"],
-        "predicted_size": whole["size"], "seconds_by_stage": whole["stages"],
+        "predicted_grid": whole["grid"], "settings": whole["settings"], "seconds_by_stage": whole["stages"],
         "plain_slice_memory_mib": max(m["memory"] for m in measured) / MIB, "ours_memory_mib": whole["memory"] / MIB,
     }  # fmt: skip
 
@@ -117,17 +123,18 @@ def compare_volume(plain: Side, ours: Side, slices: int) -> dict[str, float]:
 # ---- jobs of the sides ------------------------------------------------------------------------------------------
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """Say on what the figures were measured, with the machine's own peaks of convolution and matrix product."""
-    convolution = torch.nn.Conv2d(192, 192, 3, padding=1, bias=False)
-    image, square = torch.randn(1, 192, 96, 80), torch.randn(1536, 1536)
+    convolution = torch.nn.Conv2d(192, 192, 3, padding=1, bias=False, device=device)
+    image, square = torch.randn(1, 192, 96, 80, device=device), torch.randn(1536, 1536, device=device)
     with torch.inference_mode():
         best = {
-            "conv": min(_timed(lambda: convolution(image)) for _ in range(15)),
-            "matmul": min(_timed(lambda: square @ square) for _ in range(15)),
+            "conv": min(_measured(device, lambda: convolution(image))[0] for _ in range(30)),
+            "matmul": min(_measured(device, lambda: square @ square)[0] for _ in range(30)),
         }
     return {
         "processor": platform.processor() or platform.machine(), "cpu": _cpu_model(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__, "python": platform.python_version(), "system": platform.system(),
         "convolution_peak_gflops": round(2 * 192 * 192 * 9 * 96 * 80 / best["conv"] / 1e9, 1),
@@ -135,66 +142,83 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plain_slice(size: tuple[int, int], out: str | None = None) -> dict[str, Any]:
+def plain_slice(device: torch.device, size: tuple[int, int], out: str | None = None) -> dict[str, Any]:
     """Compute one slice with the plain transcription."""
-    images, roi = _inputs(*size)
+    weights = _weights(device)
+    images, roi = (tensor.to(device) for tensor in _inputs(*size))
     with torch.inference_mode():
-        seconds, memory, result = memory_of_call(lambda: plain_forward(_weights(), images, roi))
+        seconds, memory, result = _measured(device, lambda: plain_forward(weights, images, roi))
     if out:
-        np.save(out, result[:, 0].numpy())
+        np.save(out, result[:, 0].cpu().numpy())
     return {"seconds": seconds, "memory": memory}
 
 
-def our_slice(size: tuple[int, int], out: str | None = None, precision: str = "fp32") -> dict[str, Any]:
+def our_slice(
+    device: torch.device, size: tuple[int, int], out: str | None = None, precision: str = "fp32"
+) -> dict[str, Any]:
     """Compute one slice with the library."""
     images, roi = _inputs(*size)
-    stack, prompt = images.swapaxes(0, 1).numpy(), roi[:, 0].numpy()
-    call = functools.partial(predict_slices, _network(), stack, prompt, precision=precision)
-    seconds, memory, batch = memory_of_call(lambda: next(call()))
+    stack, prompt, network = images.swapaxes(0, 1).numpy(), roi[:, 0].numpy(), _network().to(device)
+    call = functools.partial(predict_slices, network, stack, prompt, device=device, precision=precision)
+    seconds, memory, batch = _measured(device, lambda: next(call()))
     if out:
         np.save(out, batch.values)
     return {"seconds": seconds, "memory": memory}
 
 
-def our_volume() -> dict[str, Any]:
+def our_volume(device: torch.device) -> dict[str, Any]:
     """Translate a whole head with the library's default settings."""
     head = render_subject(build_subject(5, (*WHOLE, DEPTH), (1.0, 1.0, 1.0)), ("T1", "T2"), brain_only=True)
-    run = translate(list(head.values()), package(), device="cpu")
-    seconds, memory, result = memory_of_call(run.run)
+    run = translate(list(head.values()), package(), device=str(device))
+    seconds, memory, result = _measured(device, run.run)
     if not np.isfinite(result.array).all() or result.geometry.shape != (*WHOLE, DEPTH):
         raise RuntimeError("the result is not a finite volume on the source's grid")
-    compute, grid = run.record.compute, run.record.grid
+    compute = run.record.compute
     return {
         "seconds": seconds, "memory": memory, "slices": compute["slices"], "stages": compute["seconds"],
-        "size": grid.get("model_shape", grid.get("shape")),
+        "grid": run.record.grid["grid"], "settings": {key: compute[key] for key in ("precision", "batch_size")},
     }  # fmt: skip
 
 
-def profile() -> dict[str, Any]:
+def profile(device: torch.device) -> dict[str, Any]:
     """Return the operations that take the most time in one slice, with their share."""
-    images, roi = _inputs(*SLICE)
+    images, roi = (tensor.to(device) for tensor in _inputs(*SLICE))
+    network = _network().to(device)
     with torch.inference_mode(), torch.profiler.profile() as record:
-        _network()(images, roi)
-    rows = sorted(record.key_averages(), key=lambda row: -row.self_cpu_time_total)
-    total = sum(row.self_cpu_time_total for row in rows)
-    return {"operations": [{"name": r.key, "share": round(r.self_cpu_time_total / total, 3)} for r in rows[:8]]}
+        network(images, roi)
+    field = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    rows = sorted(record.key_averages(), key=lambda row: -getattr(row, field))
+    total = sum(getattr(row, field) for row in rows)
+    return {"operations": {row.key: round(getattr(row, field) / total, 3) for row in rows[:8]}}
 
 
-def errors() -> dict[str, Any]:
+def errors(device: torch.device) -> dict[str, Any]:
     """Return how far either side is from the plain forward in double precision, on a slice of 96 x 80."""
-    network, weights = _network(), _weights()
-    images, roi = _inputs(96, 80)
+    weights = _weights(device)
+    images, roi = (tensor.to(device) for tensor in _inputs(96, 80))
     with torch.inference_mode():
         truth = plain_forward({key: value.double() for key, value in weights.items()}, images.double(), roi.double())
-        results = {"plain": plain_forward(weights, images, roi), "ours": network(images, roi)}
+        results = {"plain": plain_forward(weights, images, roi), "ours": _network().to(device)(images, roi)}
     return {name: float((result.double() - truth).abs().max()) for name, result in results.items()}
 
 
 JOBS = {job.__name__: job for job in (machine, plain_slice, our_slice, our_volume, profile, errors)}
 
 
+def _measured(device: torch.device, call: Callable[[], Any]) -> tuple[float, int | None, Any]:
+    """Return seconds, how far memory rose (the GPU's on a GPU), and the result."""
+    if device.type != "cuda":
+        return memory_of_call(call)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before, start = torch.cuda.memory_allocated(device), time.perf_counter()
+    result = call()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start, torch.cuda.max_memory_allocated(device) - before, result
+
+
 @functools.cache
-def _weights() -> dict[str, Tensor]:
+def _weights(device: torch.device) -> dict[str, Tensor]:
     """Return random weights under the published keys, in the published shapes."""
     generator = torch.Generator().manual_seed(0)
     shapes = json.loads((GOLDEN / "tlp_two_input_state_dict.json").read_text(encoding="utf-8"))
@@ -202,14 +226,14 @@ def _weights() -> dict[str, Tensor]:
     for key in weights:
         if (".norm" in key and key.endswith("weight")) or key.endswith("temperature"):
             weights[key] = torch.ones_like(weights[key])
-    return weights
+    return {key: value.to(device) for key, value in weights.items()}
 
 
 @functools.cache
 def _network() -> TlpNetwork:
     """Return the library's network with these weights."""
     network = Tlp().build(TlpConfig())
-    network.load_state_dict({our_name(key): value for key, value in _weights().items()})
+    network.load_state_dict({our_name(key): value for key, value in _weights(torch.device("cpu")).items()})
     _weights.cache_clear()  # only one copy in memory, as on the other side
     return network.eval()
 
@@ -235,12 +259,6 @@ def _inputs(height: int, width: int) -> tuple[Tensor, Tensor]:
     roi = torch.zeros(1, 1, height, width)
     roi[..., 60:100, 60:90] = 0.5
     return images, roi
-
-
-def _timed(call) -> float:  # type: ignore[no-untyped-def]
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _cpu_model() -> str:

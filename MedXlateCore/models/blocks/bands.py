@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BAND_BYTES", "bands_also_on", "map_bands", "row_bands", "with_halo"]
+__all__ = ["BAND_BYTES", "Band", "bands_also_on", "map_bands", "pointwise", "row_bands"]
 
 BAND_BYTES = 4 * 2**20  # of the widest map in a band; measured, see Docs/results/speed
 _banded_devices = {"cpu"}  # on others large calls pay
@@ -29,8 +31,46 @@ def bands_also_on(device_type: str) -> Iterator[None]:
         _banded_devices.difference_update(added)
 
 
-def row_bands(x: Tensor, widest: int) -> list[tuple[int, int]]:
-    """Return the bands (first row, row after the last) to work a map [B, C, H, W] through.
+@dataclass(frozen=True)
+class Band:
+    """Rows ``start`` to ``stop`` of a map of ``height`` rows, worked on with one row more on either side."""
+
+    start: int
+    stop: int
+    height: int
+
+    @property
+    def rows(self) -> slice:
+        """The band's own rows."""
+        return slice(self.start, self.stop)
+
+    def piece(self, x: Tensor) -> Tensor:
+        """Return the band's rows of a map [B, C, H, W] with those beside them, where the map has them; a view."""
+        return x[:, :, max(self.start - 1, 0) : min(self.stop + 1, self.height)]
+
+    def conv3x3(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
+        """Convolve what was made of a piece; the result has the band's own rows only.
+
+        Zeros are put where the map ends, as a convolution of the whole map does.
+        """
+        top, bottom = int(self.start == 0), int(self.stop == self.height)
+        if top and bottom:
+            return F.conv2d(x, weight, bias, padding=1, groups=groups)
+        padded = F.pad(x, (0, 0, top, bottom)) if top or bottom else x
+        return F.conv2d(padded, weight, bias, padding=(0, 1), groups=groups)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve [B, C, H, W] with a 1x1 kernel [C', C, 1, 1], as one matrix product over the pixels.
+
+    With channels last in memory that needs no copies; PyTorch's own 1x1 convolution is slow with few channels, or with
+    one thread.
+    """
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def row_bands(x: Tensor, widest: int) -> list[Band]:
+    """Return the bands to work a map [B, C, H, W] through.
 
     The whole map is one band while gradients are recorded (all of it is kept then anyway) and on devices other than
     the CPU, where large calls pay.
@@ -41,30 +81,30 @@ def row_bands(x: Tensor, widest: int) -> list[tuple[int, int]]:
     """
     batch, _, height, width = x.shape
     if torch.is_grad_enabled() or x.device.type not in _banded_devices:
-        return [(0, height)]
+        return [Band(0, height, height)]
     rows = max(8, BAND_BYTES // (4 * batch * widest * width))
     rows = -(-height // -(-height // rows))  # bands of like size: a thin last one is slow
-    return [(start, min(start + rows, height)) for start in range(0, height, rows)]
+    return [Band(start, min(start + rows, height), height) for start in range(0, height, rows)]
 
 
-def with_halo(x: Tensor, bands: list[tuple[int, int]]) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield, for each band: its rows, where they lie in the piece, and the piece with a row more on either side.
+def map_bands(function: Callable[[Tensor, Band], Tensor], x: Tensor, widest: int, *, add: bool) -> Tensor:
+    """Return ``function(x)``, or ``x + function(x)``, band by band.
 
-    A 3x3 convolution of a piece with zero padding is right in the band's own rows: where the map ends the zeros are the
-    map's own padding, elsewhere they only meet the row that is dropped.
+    Args:
+        function: from a piece of x and its band to the band's own rows, with as many channels.
+        x: the map [B, C, H, W].
+        widest: channels of the widest map inside the function.
+        add: add x.
     """
-    height = x.shape[2]
-    for start, stop in bands:
-        first, last = max(start - 1, 0), min(stop + 1, height)
-        yield slice(start, stop), slice(start - first, stop - first), x[:, :, first:last]
-
-
-def map_bands(function: Callable[[Tensor], Tensor], x: Tensor, widest: int) -> Tensor:
-    """Return ``x + function(x)``, band by band; the function keeps the shape and sees one row beyond each pixel."""
     bands = row_bands(x, widest)
     if len(bands) == 1:
-        return x + function(x)
+        result = function(x, bands[0])
+        return x + result if add else result
     result = torch.empty_like(x)
-    for rows, inner, piece in with_halo(x, bands):
-        torch.add(x[:, :, rows], function(piece)[:, :, inner], out=result[:, :, rows])
+    for band in bands:
+        made, rows = function(band.piece(x), band), result[:, :, band.rows]
+        if add:
+            torch.add(x[:, :, band.rows], made, out=rows)
+        else:
+            rows.copy_(made)
     return result

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MedXlateCore.models.blocks.bands import map_bands, row_bands, with_halo
+from MedXlateCore.models.blocks.bands import Band, map_bands, pointwise, row_bands
 
 __all__ = [
     "ChannelAttention",
@@ -70,30 +70,26 @@ class ChannelAttention(nn.Module):
         Two passes over the rows: the first gathers the small products of queries and keys, the second applies them.
         """
         prepare = norm if norm is not None else nn.Identity()
-        bands = row_bands(x, 2 * self.channels)
-        sums = [self._products(prepare(piece), inner) for _, inner, piece in with_halo(x, bands)]
+        sums = [self._products(prepare(band.piece(x)), band) for band in row_bands(x, 2 * self.channels)]
         matrix = self._matrix(torch.stack([p for p, _ in sums]).sum(0), torch.stack([s for _, s in sums]).sum(0))
-
-        def apply(piece: Tensor) -> Tensor:
-            return self._applied(prepare(piece), matrix)
-
-        return apply(x) if norm is None else map_bands(apply, x, self.channels)
-
-    def _part(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Return channels ``start`` to ``stop`` of the queries, keys and values of x [B, C, H, W], as [B, H, W, n]."""
-        pointwise, depthwise = self.qkv, self.qkv_depthwise
-        biases = [None if conv.bias is None else conv.bias[start:stop] for conv in (pointwise, depthwise)]
-        mixed = F.conv2d(x, pointwise.weight[start:stop], biases[0])
-        return F.conv2d(mixed, depthwise.weight[start:stop], biases[1], padding=1, groups=stop - start).permute(
-            0, 2, 3, 1
+        return map_bands(
+            lambda piece, band: self._applied(prepare(piece), band, matrix), x, self.channels, add=norm is not None
         )
 
-    def _products(self, x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return, over the pixels of some rows, queries times keys [B, heads, C', C'] and squares [B, 2, heads, C'].
+    def _part(self, x: Tensor, band: Band, start: int, stop: int) -> Tensor:
+        """Return channels ``start`` to ``stop`` of the queries, keys and values of x [B, C, H, W], as [B, H, W, n]."""
+        mix, spread = self.qkv, self.qkv_depthwise
+        biases = [None if conv.bias is None else conv.bias[start:stop] for conv in (mix, spread)]
+        mixed = pointwise(x, mix.weight[start:stop], biases[0])
+        part = band.conv3x3(mixed, spread.weight[start:stop], biases[1], groups=stop - start)
+        return part.permute(0, 2, 3, 1)
+
+    def _products(self, x: Tensor, band: Band) -> tuple[Tensor, Tensor]:
+        """Return, over the pixels of a band, queries times keys [B, heads, C', C'] and squares [B, 2, heads, C'].
 
         Both in fp32. The lengths divide the small product instead of every pixel: that saves a pass over all of them.
         """
-        pixels = self._part(x, 0, 2 * self.channels)[:, rows].flatten(1, 2)
+        pixels = self._part(x, band, 0, 2 * self.channels).flatten(1, 2)
         q, k = pixels.unflatten(-1, (2, self.heads, self.channels // self.heads)).unbind(2)
         squares = pixels.float().square().sum(1).unflatten(-1, (2, *q.shape[2:]))
         return (q.permute(0, 2, 3, 1) @ k.permute(0, 2, 1, 3)).float(), squares
@@ -106,8 +102,8 @@ class ChannelAttention(nn.Module):
         output = self.project_out.weight.flatten(1).float().unflatten(1, weights.shape[1:3])
         return torch.einsum("ohc,bhcd->bohd", output, weights).flatten(2)
 
-    def _applied(self, x: Tensor, matrix: Tensor) -> Tensor:
-        values = self._part(x, 2 * self.channels, 3 * self.channels)
+    def _applied(self, x: Tensor, band: Band, matrix: Tensor) -> Tensor:
+        values = self._part(x, band, 2 * self.channels, 3 * self.channels)
         attended = values.flatten(1, 2) @ matrix.to(values.dtype).transpose(1, 2)
         if self.project_out.bias is not None:
             attended = attended + self.project_out.bias
@@ -121,12 +117,12 @@ class FeedForward(nn.Module, ABC):
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Mix channels and neighbourhoods; with ``norm`` return ``x + feed_forward(norm(x))``."""
-        mix = self.mixer()
-        return mix(x) if norm is None else map_bands(lambda piece: mix(norm(piece)), x, self.widest)
+        mix, prepare = self.mixer(), norm if norm is not None else nn.Identity()
+        return map_bands(lambda piece, band: mix(prepare(piece), band), x, self.widest, add=norm is not None)
 
     @abstractmethod
-    def mixer(self) -> Callable[[Tensor], Tensor]:
-        """Return the function of a map, or of a band of its rows, with what all bands share computed once."""
+    def mixer(self) -> Callable[[Tensor, Band], Tensor]:
+        """Return the function of a piece and its band, see ``map_bands``, with what all bands share computed once."""
 
 
 class GatedFeedForward(FeedForward):
@@ -143,12 +139,14 @@ class GatedFeedForward(FeedForward):
         self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
 
-    def mixer(self) -> Callable[[Tensor], Tensor]:
+    def mixer(self) -> Callable[[Tensor, Band], Tensor]:
         """Gate one half of the hidden channels by the other."""
 
-        def mix(x: Tensor) -> Tensor:
-            gate, value = self.depthwise(self.project_in(x)).chunk(2, dim=1)
-            return self.project_out(F.gelu(gate) * value)
+        def mix(x: Tensor, band: Band) -> Tensor:
+            """Gate the piece's hidden channels."""
+            conv, hidden = self.depthwise, pointwise(x, self.project_in.weight, self.project_in.bias)
+            gate, value = band.conv3x3(hidden, conv.weight, conv.bias, conv.groups).chunk(2, dim=1)
+            return pointwise(F.gelu(gate) * value, self.project_out.weight, self.project_out.bias)
 
         return mix
 
@@ -169,11 +167,11 @@ class DenseFeedForward(FeedForward):
         self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=False)
 
-    def mixer(self) -> Callable[[Tensor], Tensor]:
+    def mixer(self) -> Callable[[Tensor, Band], Tensor]:
         """Mix each pixel's neighbourhood."""
         kernel = torch.einsum("ohyx,hi->oiyx", self.conv.weight, self.project_in.weight.flatten(1))
         kernel = kernel.contiguous(memory_format=torch.channels_last)
-        return lambda x: self.project_out(F.gelu(F.conv2d(x, kernel, padding=1)))
+        return lambda x, band: pointwise(F.gelu(band.conv3x3(x, kernel)), self.project_out.weight)
 
 
 class TransformerBlock(nn.Module):

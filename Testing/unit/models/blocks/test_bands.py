@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from MedXlateCore.models.blocks import bands
-from MedXlateCore.models.blocks.bands import map_bands, row_bands
+from MedXlateCore.models.blocks.bands import Band, map_bands, row_bands
 from MedXlateCore.models.blocks.restormer import DenseFeedForward, GatedFeedForward, TransformerBlock
 
 
@@ -20,18 +20,20 @@ def test_bands_cover_every_row_once(narrow_bands):
     with torch.no_grad():
         pieces = row_bands(torch.zeros(1, 4, 37, 8), 8)
     assert len(pieces) > 3
-    assert [row for start, stop in pieces for row in range(start, stop)] == list(range(37))
+    assert [row for band in pieces for row in range(band.start, band.stop)] == list(range(37))
 
 
 def test_a_map_that_gradients_are_recorded_for_is_one_band(narrow_bands):
-    assert row_bands(torch.zeros(1, 4, 37, 8), 8) == [(0, 37)]
+    assert row_bands(torch.zeros(1, 4, 37, 8), 8) == [Band(0, 37, 37)]
 
 
 def test_a_convolution_in_bands_is_the_convolution_of_the_whole(narrow_bands):
     x, kernel = torch.randn(2, 3, 37, 9), torch.randn(3, 3, 3, 3)
     with torch.no_grad():
-        banded = map_bands(lambda piece: F.conv2d(piece, kernel, padding=1), x, 3)
-    assert (banded - x - F.conv2d(x, kernel, padding=1)).abs().max() < 1e-5
+        banded = {add: map_bands(lambda p, band: band.conv3x3(p, kernel), x, 3, add=add) for add in (False, True)}
+    whole = F.conv2d(x, kernel, padding=1)
+    assert (banded[False] - whole).abs().max() < 1e-5
+    assert (banded[True] - x - whole).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("feed_forward", [DenseFeedForward(8), GatedFeedForward(8, 2.0)])
