@@ -3,7 +3,8 @@
 #   make test      the default test suite          make test-slow  the longer tests
 #   make lint      ruff and mypy                   make bench      benchmarks (Testing/benchmarks)
 #   make starter   train the starter model again   make real-t1ce  train and test on real patients
-#   make fuzz      25,000 damaged files            make clean     remove what was built here
+#   make fuzz      25,000 damaged files            make bench-gpu benchmarks on an NVIDIA card
+#   make clean     remove what was built here
 
 SHELL := /bin/bash
 VENV := .venv
@@ -15,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench starter real-t1ce clean
+.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter real-t1ce clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,7 +74,14 @@ format: $(STAMP)
 
 # speed is a ratio against a named reference, measured in one run; see Docs/results
 bench: $(STAMP)
-	$(BIN)/python Testing/benchmarks/tlp_inference.py --volume --json Docs/results/tlp-inference.json
+	$(BIN)/python Testing/benchmarks/tlp_inference.py --volume --profile --json Docs/results/speed/tlp-inference.json
+	$(BIN)/python Testing/benchmarks/session_edit.py --json Docs/results/speed/session-edit.json
+	$(BIN)/python Testing/benchmarks/training_memory.py --json Docs/results/memory/training.json
+
+# the same on a machine with an NVIDIA card, half precision with it; minutes
+bench-gpu: $(STAMP)
+	$(BIN)/python Testing/benchmarks/tlp_inference.py --device cuda --bf16 --volume --profile \
+		--json Docs/results/speed/tlp-inference-gpu.json
 
 # phantoms, training and installation of the model that ships: about an hour on two cores
 starter: $(STAMP)

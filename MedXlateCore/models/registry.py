@@ -27,6 +27,7 @@ def register_model(name: str) -> Callable[[MethodType], MethodType]:
     """
 
     def register(method_type: MethodType) -> MethodType:
+        """Name the class and keep one instance of it."""
         taken = _METHODS.get(name)
         if taken is not None and type(taken).__qualname__ != method_type.__qualname__:
             raise UsageError(

@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    report = {"machine": machine(), "session": measure(options.slices, options.edited)}
+    report = {"machine": machine(torch.device("cpu")), "session": measure(options.slices, options.edited)}
     text = json.dumps(report, indent=2)
     print(text)
     if options.json:

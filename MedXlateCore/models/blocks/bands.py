@@ -53,11 +53,12 @@ class Band:
 
         Zeros are put where the map ends, as a convolution of the whole map does.
         """
-        top, bottom = int(self.start == 0), int(self.stop == self.height)
-        if top and bottom:
-            return F.conv2d(x, weight, bias, padding=1, groups=groups)
-        padded = F.pad(x, (0, 0, top, bottom)) if top or bottom else x
-        return F.conv2d(padded, weight, bias, padding=(0, 1), groups=groups)
+        top, bottom = self.start == 0, self.stop == self.height
+        if not (top or bottom):
+            return F.conv2d(x, weight, bias, padding=(0, 1), groups=groups)
+        # padding on both sides, and a row too many where the map goes on, is cheaper than a padded copy
+        convolved = F.conv2d(x, weight, bias, padding=1, groups=groups)
+        return convolved[:, :, 0 if top else 1 : None if bottom else -1]
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

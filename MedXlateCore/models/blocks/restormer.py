@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 NORM_FLOOR = 1e-12  # shortest length that a query or key is divided by
+KEEP_KERNEL_BELOW = 20  # pixels for each hidden channel: there, making the kernel is a twentieth of the work or more
 
 
 class LayerNorm2d(nn.Module):
@@ -117,12 +118,16 @@ class FeedForward(nn.Module, ABC):
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Mix channels and neighbourhoods; with ``norm`` return ``x + feed_forward(norm(x))``."""
-        mix, prepare = self.mixer(), norm if norm is not None else nn.Identity()
+        mix, prepare = self.mixer(x), norm if norm is not None else nn.Identity()
         return map_bands(lambda piece, band: mix(prepare(piece), band), x, self.widest, add=norm is not None)
 
     @abstractmethod
-    def mixer(self) -> Callable[[Tensor, Band], Tensor]:
-        """Return the function of a piece and its band, see ``map_bands``, with what all bands share computed once."""
+    def mixer(self, x: Tensor) -> Callable[[Tensor, Band], Tensor]:
+        """Return the function of a piece and its band, see ``map_bands``, with what all bands share computed once.
+
+        Args:
+            x: the whole map [B, C, H, W].
+        """
 
 
 class GatedFeedForward(FeedForward):
@@ -139,7 +144,7 @@ class GatedFeedForward(FeedForward):
         self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=bias)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
 
-    def mixer(self) -> Callable[[Tensor, Band], Tensor]:
+    def mixer(self, x: Tensor) -> Callable[[Tensor, Band], Tensor]:
         """Gate one half of the hidden channels by the other."""
 
         def mix(x: Tensor, band: Band) -> Tensor:
@@ -166,12 +171,28 @@ class DenseFeedForward(FeedForward):
         self.project_in = nn.Conv2d(channels, hidden, 1, bias=False)
         self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=False)
+        self._kept: tuple[object, Tensor] | None = None
 
-    def mixer(self) -> Callable[[Tensor, Band], Tensor]:
+    def mixer(self, x: Tensor) -> Callable[[Tensor, Band], Tensor]:
         """Mix each pixel's neighbourhood."""
+        kernel = self._kernel(x)
+        return lambda piece, band: pointwise(F.gelu(band.conv3x3(piece, kernel)), self.project_out.weight)
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        """Return the merged kernel; kept on a CPU, without gradients, where maps are so small that making it tells."""
+        weights = (self.conv.weight, self.project_in.weight)
+        few = x.shape[0] * x.shape[2] * x.shape[3] < KEEP_KERNEL_BELOW * self.widest
+        keep = few and x.device.type == "cpu" and not torch.is_grad_enabled()
+        if not keep or any(weight.is_inference() for weight in weights):
+            return self._merged()
+        version = (torch.is_autocast_enabled("cpu"), *((weight._version, weight.data_ptr()) for weight in weights))
+        if self._kept is None or self._kept[0] != version:
+            self._kept = (version, self._merged())
+        return self._kept[1]
+
+    def _merged(self) -> Tensor:
         kernel = torch.einsum("ohyx,hi->oiyx", self.conv.weight, self.project_in.weight.flatten(1))
-        kernel = kernel.contiguous(memory_format=torch.channels_last)
-        return lambda x, band: pointwise(F.gelu(band.conv3x3(x, kernel)), self.project_out.weight)
+        return kernel.contiguous(memory_format=torch.channels_last)
 
 
 class TransformerBlock(nn.Module):

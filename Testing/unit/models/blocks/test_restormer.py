@@ -96,3 +96,34 @@ def test_the_dense_feed_forward_trains_both_of_its_merged_convolutions():
     plain.project_out(F.gelu(plain.conv(plain.project_in(x)))).square().sum().backward()
     for ours, theirs in zip(module.parameters(), plain.parameters(), strict=True):
         assert (ours.grad - theirs.grad).abs().max() < 1e-4 * theirs.grad.abs().max()
+
+
+@pytest.mark.parametrize("change", ["in place", "loaded", "replaced"])
+def test_the_merged_kernel_follows_the_weights(change):
+    module, other = DenseFeedForward(4), DenseFeedForward(4)
+    x = torch.randn(1, 4, 6, 5)
+    with torch.inference_mode():
+        before = module(x)
+        assert torch.equal(module(x), before)
+    if change == "in place":
+        with torch.no_grad():
+            module.conv.weight.copy_(other.conv.weight)
+            module.project_in.weight.copy_(other.project_in.weight)
+    elif change == "loaded":
+        module.load_state_dict(other.state_dict())
+    else:
+        module.conv.weight.data, module.project_in.weight.data = other.conv.weight.data, other.project_in.weight.data
+    other.project_out = module.project_out
+    with torch.inference_mode():
+        assert torch.equal(module(x), other(x))
+        assert not torch.equal(module(x), before)
+
+
+def test_half_precision_does_not_stay_in_the_merged_kernel():
+    module = DenseFeedForward(4)
+    x = torch.randn(1, 4, 6, 5)
+    expected = module(x)
+    with torch.inference_mode():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            module(x)
+        assert (module(x) - expected).abs().max() < 1e-6
