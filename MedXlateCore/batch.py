@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from MedXlateCore.errors import InputError, MedXlateError, ResourceError
+from MedXlateCore.errors import InputError, MedXlateError
 from MedXlateCore.files import atomic_write_text, read_bytes, remove_stale_temporaries, sha256_file, to_jsonable
 from MedXlateCore.io import read_record
 from MedXlateCore.io.bids import BidsSession, derivative_path, index_bids
 from MedXlateCore.models.card import ModelCard
+from MedXlateCore.paths import unwritable
 from MedXlateCore.prompts.roi import DEFAULT_LABELS
 from MedXlateCore.training.table import check_names, file_of_case, image_columns, read_csv
 from MedXlateCore.volume import Modality
@@ -236,13 +237,7 @@ class Manifest:
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
-            raise ResourceError(
-                "MX-FIL-016",
-                f"writing failed ({error.strerror})",
-                expected="a working disk",
-                where=str(self.path),
-                fix="check the disk, and start the batch again: it goes on where it stopped",
-            ) from error
+            raise unwritable(self.path, error) from error
 
     def finish(self, order: Sequence[str]) -> None:
         """Leave one line a case and target, the cases in the given order first."""

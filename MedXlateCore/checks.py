@@ -53,10 +53,12 @@ class _Facts:
 
     @cached_property
     def low(self) -> float:
+        """Lowest finite value; NaN where there is none."""
         return float(self.finite.min()) if self.finite.size else float("nan")
 
     @cached_property
     def high(self) -> float:
+        """Highest finite value; NaN where there is none."""
         return float(self.finite.max()) if self.finite.size else float("nan")
 
     @cached_property

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from MedXlateCore.errors import InputError, Warned
+from MedXlateCore.io.voxels import no_whole_numbers
 from MedXlateCore.overlap import inside
 from MedXlateCore.volume import Geometry, Volume
 
@@ -62,13 +63,7 @@ def _refuse_fractions(roi: Volume) -> None:
         return
     wrong = ~np.isfinite(array) | (array != np.rint(array))
     if wrong.any():
-        raise InputError(
-            "MX-ROI-001",
-            f"a label map has the value {array[wrong][0]:g} ({int(wrong.sum())} voxels are no whole numbers)",
-            expected="whole numbers",
-            where=roi.name,
-            fix="give the label map, not a probability map or an interpolated mask",
-        )
+        raise no_whole_numbers(array[wrong], roi.name)
 
 
 def _refuse_unknown_labels(roi: Volume, labels: Mapping[str, Sequence[int]]) -> None:

@@ -83,6 +83,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
+        """Raise ``MX-USE-001`` where argparse would print and exit."""
         raise UsageError(
             "MX-USE-001",
             message,
@@ -126,13 +127,8 @@ def _let_any_text_through() -> None:
 
 
 def _missing(module: str) -> ResourceError:
-    return ResourceError(
-        "MX-RES-024",
-        f"the Python module '{module}' is not installed",
-        expected="an installation with PyTorch",
-        where="command line",
-        fix=f"pip install 'medxlate[{_EXTRAS[module]}]' (in 3D Slicer: the PyTorch extension)",
-    )
+    fix = f"pip install 'medxlate[{_EXTRAS[module]}]' (in 3D Slicer: the PyTorch extension)"
+    return ResourceError.missing_module(module, "command line", fix)
 
 
 def _defect(error: Exception, debug: bool) -> InternalError:

@@ -3,7 +3,7 @@
 Codes read ``MX-<area>-<number>`` and never change their meaning. Areas: ``USE`` (command line and configuration),
 ``FIL`` (files), ``IMG`` (voxel values and shapes), ``GEO`` (geometry), ``ROI`` (regions and prompts), ``MOD`` (models
 and packages), ``DAT`` (training data), ``TRN`` (training), ``MET`` (metrics), ``RES`` (memory, disk, devices), ``RUN``
-(runs), ``SLI`` (nodes of a 3D Slicer scene), ``INT`` (defects of MedXlate itself).
+(runs), ``WRK`` (the worker process), ``SLI`` (nodes of a 3D Slicer scene), ``INT`` (defects of MedXlate itself).
 The table of all codes is ``Docs/reference/errors.md``.
 """
 
@@ -88,6 +88,17 @@ class ResourceError(MedXlateError):
     """Memory, disk, device or permission is lacking. Exit code 4."""
 
     exit_code = 4
+
+    @classmethod
+    def missing_module(cls, name: str, where: str, fix: str) -> ResourceError:
+        """Return ``MX-RES-024`` for a Python module that torch, or what needs it, brings."""
+        return cls(
+            "MX-RES-024",
+            f"the Python module '{name}' is not installed",
+            expected="an installation with PyTorch",
+            where=where,
+            fix=fix,
+        )
 
 
 class Cancelled(MedXlateError):

@@ -30,7 +30,7 @@ import numpy as np
 
 from MedXlateCore.errors import InputError, ResourceError, UsageError
 from MedXlateCore.locks import folder_lock, path_lock, remove_free_locks
-from MedXlateCore.paths import FULL_DISK, existing_ancestor, real_path, require_file, shown, unreadable
+from MedXlateCore.paths import existing_ancestor, real_path, require_file, shown, unreadable, unwritable
 
 __all__ = [
     "atomic_write",
@@ -100,7 +100,7 @@ def atomic_write_together(*paths: Path | str) -> Iterator[tuple[Path, ...]]:
         for folder in {target.parent for target in targets}:
             _flush_folder(folder)
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise unwritable(target, error) from error
     finally:
         for temporary in temporaries:
             with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ def check_writable(path: Path | str, needed_bytes: int = 0) -> None:
         _probe(folder, target)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise unwritable(target, error) from error
     if free < needed_bytes + _SPARE_BYTES:
         raise ResourceError(
             "MX-FIL-013",
@@ -241,42 +241,6 @@ def _probe(folder: Path, target: Path) -> None:
         probe.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         (folder / target.name).stat()  # a name that is too long fails here
-
-
-def _unwritable(target: Path, error: OSError) -> ResourceError:
-    where = shown(target)
-    reason = error.strerror or type(error).__name__
-    if error.errno in FULL_DISK:
-        return ResourceError(
-            "MX-FIL-013",
-            f"there is no room left for the output ({reason})",
-            expected="enough free disk space",
-            where=where,
-            fix="free some space or choose another disk; an earlier file of this name is unchanged",
-        )
-    if isinstance(error, (NotADirectoryError, FileExistsError)) or error.errno == errno.ENAMETOOLONG:
-        return ResourceError(
-            "MX-FIL-011",
-            f"the output's path cannot exist ({reason})",
-            expected="folders that exist or can be created, and a name of at most 255 bytes",
-            where=where,
-            fix="choose another folder or a shorter name",
-        )
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return ResourceError(
-            "MX-FIL-012",
-            f"the folder cannot be written ({reason})",
-            expected="a folder where files can be created",
-            where=where,
-            fix="choose another folder or change its permissions",
-        )
-    return ResourceError(
-        "MX-FIL-016",
-        f"writing failed ({reason})",
-        expected="a working disk",
-        where=where,
-        fix="check the disk or network connection and try again; an earlier file of this name is unchanged",
-    )
 
 
 def _is_stale(path: Path, pid: int, host: str) -> bool:

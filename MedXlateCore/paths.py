@@ -10,9 +10,17 @@ from pathlib import Path
 
 from MedXlateCore.errors import InputError, MedXlateError, ResourceError
 
-__all__ = ["FULL_DISK", "existing_ancestor", "real_path", "refuse_bad_name", "require_file", "shown", "unreadable"]
+__all__ = [
+    "existing_ancestor",
+    "real_path",
+    "refuse_bad_name",
+    "require_file",
+    "shown",
+    "unreadable",
+    "unwritable",
+]
 
-FULL_DISK = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_FULL_DISK = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Error numbers that mean there is no room: disk full, file size limit, quota."""
 
 
@@ -113,4 +121,41 @@ def unreadable(path: Path | str, error: OSError) -> MedXlateError:
         expected="a readable file",
         where=where,
         fix="check the disk or network connection and the length of the name",
+    )
+
+
+def unwritable(target: Path, error: OSError) -> ResourceError:
+    """Return the error for a file that the operating system does not let us write (``MX-FIL-011`` to ``-016``)."""
+    where = shown(target)
+    reason = error.strerror or type(error).__name__
+    if error.errno in _FULL_DISK:
+        return ResourceError(
+            "MX-FIL-013",
+            f"there is no room left for the output ({reason})",
+            expected="enough free disk space",
+            where=where,
+            fix="free some space or choose another disk; an earlier file of this name is unchanged",
+        )
+    if isinstance(error, (NotADirectoryError, FileExistsError)) or error.errno == errno.ENAMETOOLONG:
+        return ResourceError(
+            "MX-FIL-011",
+            f"the output's path cannot exist ({reason})",
+            expected="folders that exist or can be created, and a name of at most 255 bytes",
+            where=where,
+            fix="choose another folder or a shorter name",
+        )
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return ResourceError(
+            "MX-FIL-012",
+            f"the folder cannot be written ({reason})",
+            expected="a folder where files can be created",
+            where=where,
+            fix="choose another folder or change its permissions",
+        )
+    return ResourceError(
+        "MX-FIL-016",
+        f"writing failed ({reason})",
+        expected="a working disk",
+        where=where,
+        fix="check the disk or network connection and try again; an earlier file of this name is unchanged",
     )

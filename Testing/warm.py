@@ -214,7 +214,7 @@ def command_line(arguments: list[str]) -> int:
 
 def save(folder: str, seed: str) -> int:
     """Save the tiny package with weights and a version that tell the seed."""
-    from conftest import make_tiny_card, make_tiny_network
+    from tiny import make_tiny_card, make_tiny_network
 
     from MedXlateCore.models.package import save_package
 

@@ -1,0 +1,1 @@
+"""The subcommands of ``medxlate``, one a file; ``options.py`` holds what several of them share."""

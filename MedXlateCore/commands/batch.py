@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedXlateCore.commands.translate import FileRequest, drive, parse_labels, translate_files
+from MedXlateCore.commands.options import add_device_options, add_label_option, add_model_options, parse_labels
+from MedXlateCore.commands.translate import FileRequest, drive, translate_files
 from MedXlateCore.errors import InternalError, MedXlateError, ResourceError
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", required=True, type=Path, metavar="CSV|DIR",
         help="table of cases (columns case and one for each modality) or BIDS folder",
     )  # fmt: skip
-    parser.add_argument("--model", required=True, metavar="DIR|NAME", help="model package: folder or installed name")
-    parser.add_argument("--target", metavar="MODALITY", help="what to make (default: the model's only target)")
+    add_model_options(parser)
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder of results and manifest.jsonl"
     )
@@ -36,15 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--roi-column", metavar="NAME",
         help="column of region label maps, such as seg; in a BIDS folder the suffix of such files, such as dseg",
     )  # fmt: skip
-    parser.add_argument(
-        "--roi-label", action="append", default=[], metavar="REGION=N[,N...]",
-        help="label values of a region, such as oedema=2 or core=1,4 (default: BraTS labels)",
-    )  # fmt: skip
+    add_label_option(parser, "--roi-label", "a region")
     parser.add_argument("--split", metavar="NAME", help="only cases of this split of the table, such as test")
     parser.add_argument("--limit", type=int, metavar="N", help="translate at most N cases in this run")
     parser.add_argument("--overwrite", action="store_true", help="translate finished cases again")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps (default: auto)")
-    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
+    add_device_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedXlateCore.commands.options import add_label_option, parse_labels, split_named
+
 if TYPE_CHECKING:
     from MedXlateCore.metrics.evaluation import EvaluationResult
     from MedXlateCore.volume import Volume
@@ -26,10 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask", type=Path, metavar="FILE", help="where to measure (above 0); default: the reference's foreground"
     )
     parser.add_argument("--regions", type=Path, metavar="FILE", help="label map of the lesion and its parts")
-    parser.add_argument(
-        "--region-label", action="append", default=[], metavar="REGION=N[,N...]",
-        help="label values of a part of the lesion, such as oedema=2 or core=1,4 (default: BraTS labels)",
-    )  # fmt: skip
+    add_label_option(parser, "--region-label", "a part of the lesion")
     parser.add_argument("--protocol", default="volume3d", metavar="NAME", help=f"{_PROTOCOLS} (default: volume3d)")
     parser.add_argument(
         "--match-intensity", action="store_true",
@@ -56,7 +55,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         MedXlateError: see ``MedXlateCore.metrics.evaluation.evaluate`` and ``MedXlateCore.io.read_volume``.
     """
-    from MedXlateCore.commands.translate import parse_labels, split_named
     from MedXlateCore.files import check_writable, refuse_same_file, write_json
     from MedXlateCore.io import read_volume
     from MedXlateCore.metrics.evaluation import evaluate

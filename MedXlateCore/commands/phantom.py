@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedXlateCore.config import nearest
 from MedXlateCore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def parse_acquisitions(texts: list[str]) -> dict[Modality, dict[str, object]]:
 
 def _attribute(key: str, text: str) -> str:
     if key not in _SETTINGS:
-        near = difflib.get_close_matches(key, _SETTINGS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = f"; did you mean '{guess}'?" if (guess := nearest(key, _SETTINGS)) else ""
         raise _unreadable(text, f"one of the keys {', '.join(_SETTINGS)}{hint}")
     return _SETTINGS[key]
 

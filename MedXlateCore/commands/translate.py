@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedXlateCore.commands.options import (
+    add_device_options,
+    add_label_option,
+    add_model_options,
+    parse_labels,
+    split_named,
+)
 from MedXlateCore.errors import UsageError, Warned
 from MedXlateCore.volume import Modality
 
@@ -18,27 +24,20 @@ if TYPE_CHECKING:
     from MedXlateCore.pipeline import Translation
     from MedXlateCore.volume import Volume
 
-__all__ = ["FileRequest", "add_arguments", "drive", "parse_labels", "run", "split_named", "translate_files"]
-
-_LABELS = re.compile(r"(?P<region>[^=]*[^=\s])\s*=(?P<values>\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*)*)")
+__all__ = ["FileRequest", "add_arguments", "drive", "run", "translate_files"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--model", required=True, metavar="DIR|NAME", help="model package: folder or installed name")
+    add_model_options(parser)
     parser.add_argument(
         "--source", action="append", required=True, metavar="MODALITY=FILE", help="a source, such as T1=t1.nii.gz"
     )
-    parser.add_argument("--target", metavar="MODALITY", help="what to make (default: the model's only target)")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".nii.gz, .nii, .nrrd or .mha")
     parser.add_argument("--reference", metavar="MODALITY", help="the source whose grid the result gets (first)")
     parser.add_argument("--roi", type=Path, metavar="FILE", help="label map of the suspected lesion, used as drawn")
-    parser.add_argument(
-        "--roi-label", action="append", default=[], metavar="REGION=N[,N...]",
-        help="label values of a region, such as oedema=2 or core=1,4 (default: BraTS labels)",
-    )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps (default: auto)")
-    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
+    add_label_option(parser, "--roi-label", "a region")
+    add_device_options(parser)
     parser.add_argument(
         "--batch-size",
         default="auto",
@@ -168,7 +167,7 @@ def drive(translation: Translation, quiet: bool = False) -> Volume:
     """Iterate a translation with a progress line and warnings on stderr; return the result."""
     from MedXlateCore.pipeline import Finished, Progress, Started
 
-    live = sys.stderr.isatty() and not quiet
+    live = not quiet and sys.stderr.isatty()
     for event in translation:
         if isinstance(event, Warned):
             print(f"warning: {event.as_text()}", file=sys.stderr)
@@ -181,42 +180,3 @@ def drive(translation: Translation, quiet: bool = False) -> Volume:
             start = "\r" if live else ""
             print(f"{start}done in {event.seconds:.1f} s", file=sys.stderr)
     return translation.result
-
-
-def parse_labels(texts: list[str], option: str) -> dict[str, list[int]]:
-    """Read ``oedema=2 core=1,4`` into ``{"oedema": [2], "core": [1, 4]}``.
-
-    Raises:
-        UsageError: ``MX-USE-031``, not of that form.
-    """
-    labels: dict[str, list[int]] = {}
-    for text in texts:
-        match = _LABELS.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                "MX-USE-031",
-                f"'{text}' names no labels",
-                expected="REGION=N or REGION=N,N such as core=1,4",
-                where=option,
-                fix="name a region and its label values",
-            )
-        labels.setdefault(match["region"].strip(), []).extend(int(value) for value in match["values"].split(","))
-    return labels
-
-
-def split_named(text: str, option: str) -> tuple[str, str]:
-    """Split ``T1=t1.nii.gz`` into modality and file.
-
-    Raises:
-        UsageError: ``MX-USE-030``, not of that form.
-    """
-    role, equals, path = text.partition("=")
-    if not (equals and role and path):
-        raise UsageError(
-            "MX-USE-030",
-            f"'{text}' does not say which modality the file is",
-            expected="MODALITY=FILE such as T1=t1.nii.gz",
-            where=option,
-            fix="put the modality and '=' before the file's name",
-        )
-    return role, path

@@ -195,6 +195,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
+        """Count the time since the last lap as this stage's."""
         now = time.perf_counter()
         self.seconds[stage] = round(now - self._last, 4)
         self._last = now

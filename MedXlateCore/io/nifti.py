@@ -54,6 +54,7 @@ class _Header:
 
     @property
     def end(self) -> int:
+        """Offset just behind the last voxel, bytes."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 

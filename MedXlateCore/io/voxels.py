@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from MedXlateCore.errors import InputError, Warned
 from MedXlateCore.volume import Geometry, Modality
 
-__all__ = ["FLOAT32_INTEGERS", "frame_index", "make_geometry", "voxels"]
+__all__ = ["FLOAT32_INTEGERS", "frame_index", "make_geometry", "no_whole_numbers", "voxels"]
 
 FLOAT32_INTEGERS = 2**24
 """Integers up to this size are exact in float32."""
@@ -75,6 +75,17 @@ def _image(stored: NDArray, slope: float, intercept: float, where: str) -> tuple
     return out.reshape(stored.shape, order="F"), notes
 
 
+def no_whole_numbers(values: NDArray, where: str) -> InputError:
+    """Return the error (``MX-ROI-001``) for the values of a label map that are no whole numbers, at least one."""
+    return InputError(
+        "MX-ROI-001",
+        f"a label map has the value {values[0]:g} ({len(values)} voxels are no whole numbers)",
+        expected="whole numbers",
+        where=where,
+        fix="give the label map, not a probability map or an interpolated mask",
+    )
+
+
 def _labels(stored: NDArray, slope: float, intercept: float, where: str) -> NDArray:
     if stored.dtype.kind in "iu" and (slope, intercept) == (1.0, 0.0):
         return _native(stored)
@@ -84,13 +95,7 @@ def _labels(stored: NDArray, slope: float, intercept: float, where: str) -> NDAr
         rounded = np.rint(values)
         wrong = ~(np.abs(values - rounded) <= 1e-4)
     if wrong.any():
-        raise InputError(
-            "MX-ROI-001",
-            f"a label map has the value {values[wrong][0]:g} ({int(wrong.sum())} voxels are no whole numbers)",
-            expected="whole numbers",
-            where=where,
-            fix="give the label map, not a probability map or an interpolated mask",
-        )
+        raise no_whole_numbers(values[wrong], where)
     low, high = float(rounded.min()), float(rounded.max())
     for dtype in (np.uint8, np.int16, np.int32):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:

@@ -31,14 +31,17 @@ class _Axes:
         self.x_range, self.y_range = x, y
 
     def x(self, value: float) -> float:
+        """Return where a value lies from left to right, pixels."""
         low, high = self.x_range
         return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
+        """Return where a value lies from top to bottom, pixels."""
         low, high = self.y_range
         return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
     def frame(self, x_name: str, y_name: str) -> str:
+        """Return the axes with five ticks each and their names, as SVG."""
         bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
         parts = [f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#333"/>']
         for value in np.linspace(*self.x_range, 5):

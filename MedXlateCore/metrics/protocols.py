@@ -308,7 +308,8 @@ def with_matched_intensity(protocol: Protocol) -> Protocol:
 
 class _HasProtocol(StructuralType):
     @property
-    def protocol(self) -> Protocol: ...
+    def protocol(self) -> Protocol:
+        """The protocol under which the result was made."""
 
 
 def require_same_protocol(results: Iterable[_HasProtocol]) -> Protocol:

@@ -22,6 +22,7 @@ __all__ = [
     "Summary",
     "bootstrap_interval",
     "paired_test",
+    "patient_means",
     "summarise",
     "summarise_cohort",
 ]
@@ -131,6 +132,20 @@ def summarise(values: Sequence[float | None], level: float = 0.95, seed: int = 0
     )
 
 
+def patient_means(values: Sequence[float | None], patients: Sequence[str]) -> list[float | None]:
+    """Return the mean over each patient's cases, patients in order of appearance; None where none has a value.
+
+    Args:
+        values: one value a case; None and NaN count as missing.
+        patients: the patient of each case.
+    """
+    cases: dict[str, list[float]] = {patient: [] for patient in patients}
+    for patient, value in zip(patients, values, strict=True):
+        if value is not None and math.isfinite(value):
+            cases[patient].append(value)
+    return [float(np.mean(own)) if own else None for own in cases.values()]
+
+
 def summarise_cohort(
     results: Sequence[EvaluationResult], patients: Sequence[str] | None = None, seed: int = 0
 ) -> CohortSummary:
@@ -208,16 +223,7 @@ def _sign_flip_p_value(differences: NDArray[np.float64], seed: int) -> float:
 def _summarise_rows(
     rows: Sequence[Mapping[str, float | int | None]], names: Sequence[str], owners: Sequence[str], seed: int
 ) -> dict[str, Summary]:
-    return {name: summarise(_per_patient([row.get(name) for row in rows], owners), seed=seed) for name in names}
-
-
-def _per_patient(values: Sequence[float | None], owners: Sequence[str]) -> list[float | None]:
-    """Average the cases of each patient, patients in order of appearance."""
-    cases: dict[str, list[float]] = {owner: [] for owner in owners}
-    for owner, value in zip(owners, values, strict=True):
-        if value is not None and math.isfinite(value):
-            cases[owner].append(value)
-    return [float(np.mean(own)) if own else None for own in cases.values()]
+    return {name: summarise(patient_means([row.get(name) for row in rows], owners), seed=seed) for name in names}
 
 
 def _finite(values: Sequence[float | None]) -> NDArray[np.float64]:

@@ -90,6 +90,7 @@ def _paint_septum(canvas: Canvas, traits: Traits) -> None:
     reach = max(2.0, 9.4 - 4.4 * min(traits.ventricle_scale))  # as far as the frontal horns' medial walls
 
     def between(points: Points) -> Array:
+        """Return the distance to the space under the callosum and above the fornix, negative inside (mm)."""
         x, y, z = points
         fornix = 1.0 + 14.0 * step(-y, -4.0, 6.0)
         under_callosum = hulls.callosal_arch(points) + 6.0

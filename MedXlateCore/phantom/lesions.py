@@ -183,6 +183,7 @@ class _Room:
 
     @classmethod
     def around(cls, lesion: Lesion, canvas: Canvas, cortex: Cortex) -> _Room | None:
+        """Return the surroundings of a lesion; None where it lies outside the brain's part of the grid."""
         reach = 1.7 * lesion.radius_mm + 26.0
         spans = []
         for axis, centre, limit in zip(canvas.grid.axes, lesion.centre_mm, cortex.box, strict=True):

@@ -71,6 +71,7 @@ def mr_image(
     """
 
     def values(tissue: TissueProperties) -> tuple[float, float]:
+        """Return a tissue's signal and its change per unit of grain."""
         low, high = signal(tissue, scan, -1.0), signal(tissue, scan, 1.0)
         return signal(tissue, scan), (high - low) / 2.0
 
@@ -150,6 +151,7 @@ def pet(layers: Sequence[Layer], properties: Properties, grain: Array, grid: Gri
     """Return an FDG-PET image, float32 in SUV: uptake blurred by the scanner (5.5 mm FWHM), with correlated noise."""
 
     def uptake(tissue: TissueProperties) -> tuple[float, float]:
+        """Return a tissue's uptake and its change per unit of grain, SUV."""
         return tissue.uptake_suv, 0.05 * tissue.uptake_suv
 
     sigma = [_PET_FWHM_MM / 2.3548 / s for s in grid.spacing_mm]

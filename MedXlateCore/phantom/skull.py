@@ -147,6 +147,7 @@ def _frontal_sinus(traits: Traits) -> Shape:
     body = Ellipsoid((11, 76, -9), (12 * traits.sinus_scale, 14, 9 * traits.sinus_scale))
 
     def clipped(points: Points) -> Array:
+        """Return the distance to the ellipsoid's part between the tables, negative inside (mm)."""
         from_dura = hulls.cavity(points)
         return np.maximum(body.distance(points), np.maximum(1.4 - from_dura, from_dura - outside))
 

@@ -1,0 +1,1 @@
+"""Training: configuration, table of cases, cache, loop, checkpoints, validation."""

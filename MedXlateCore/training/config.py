@@ -268,7 +268,7 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str = "configuration"
             f"the network takes {method.n_sources(architecture)} sources, but [data] names {len(config.data.sources)}",
             expected="as many sources as the network takes",
             where=f"{where} [model.config] and [data] sources",
-            fix="for tlp, set inputs in [model.config]; or change sources",
+            fix="set inputs in [model.config], or change sources",
         )
     multiple = method.size_multiple(architecture)
     i, j, k = config.grid.size_multiple

@@ -77,6 +77,7 @@ def prepare_data(
     cases: list[PreparedCase] = []
 
     def prepare(row: CaseRow) -> PreparedCase:
+        """Prepare one case, or find it in the cache."""
         return open_case(row, config, cache)
 
     with ThreadPoolExecutor(config.data.workers) as pool:

@@ -187,6 +187,7 @@ def _prepared(config: TrainingConfig, folder: Path, fabric: Any, stop: Interrupt
     line: ProgressLine | None = None
 
     def progress(done: int, total: int) -> None:
+        """Show how far the preparation is; raises :class:`Interrupted` after a request to stop."""
         nonlocal line
         line = line or ProgressLine("preparing cases", total, quiet=quiet or not fabric.is_global_zero)
         line.update(done)

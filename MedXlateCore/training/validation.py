@@ -11,7 +11,7 @@ itself, against no prompt: a model that is honest about prompts stays near 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import nn
 from MedXlateCore.errors import InputError
 from MedXlateCore.inference.slices import predict_slices
 from MedXlateCore.metrics.image import mean_absolute_error, mean_squared_error, peak_signal_to_noise
-from MedXlateCore.metrics.statistics import Summary, summarise
+from MedXlateCore.metrics.statistics import Summary, patient_means, summarise
 from MedXlateCore.prompts.roi import encode_regions, sham_regions
 from MedXlateCore.training.cache import PreparedCase
 from MedXlateCore.training.data import fit_to_size, used_slices
@@ -99,27 +99,32 @@ class CaseResult:
 class ValidationResult:
     """Figures of all cases; add cases with :meth:`add`."""
 
-    rows: list[tuple[str, Figures]] = field(default_factory=list)
-    scores: list[tuple[str, float | None]] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    figures: list[Figures] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
 
     def add(self, patient: str, figures: Figures, score: float | None = None) -> None:
         """Add a case."""
-        self.rows.append((patient, figures))
-        self.scores.append((patient, score))
+        self.patients.append(patient)
+        self.figures.append(figures)
+        self.scores.append(score)
 
     @property
     def score(self) -> float | None:
         """Mean score over patients; lower is better."""
-        return summarise(_per_patient(self.scores)).mean
+        return self._summary(self.scores).mean
 
     def summaries(self) -> dict[str, Summary]:
         """Return each figure over patients, with its bootstrap interval."""
-        names = dict.fromkeys(name for _, figures in self.rows for name in figures)
-        return {name: summarise(_per_patient([(p, f.get(name)) for p, f in self.rows])) for name in names}
+        names = dict.fromkeys(name for figures in self.figures for name in figures)
+        return {name: self._summary([figures.get(name) for figures in self.figures]) for name in names}
 
     def means(self) -> Figures:
         """Return each figure's mean over patients."""
         return {name: summary.mean for name, summary in self.summaries().items()}
+
+    def _summary(self, values: Sequence[float | None]) -> Summary:
+        return summarise(patient_means(values, self.patients))
 
 
 def validate_case(predictor: Predictor, case: PreparedCase, window: tuple[int, int] | None = None) -> CaseResult:
@@ -225,11 +230,3 @@ def _inside(truth: NDArray, guess: NDArray, mask: BoolArray, prefix: str) -> Fig
         f"{prefix}mae": mean_absolute_error(truth[mask], guess[mask]),
         f"{prefix}psnr": psnr if np.isfinite(psnr) else None,
     }
-
-
-def _per_patient(values: Sequence[tuple[str, float | None]]) -> list[float | None]:
-    by_patient: Mapping[str, list[float]] = {patient: [] for patient, _ in values}
-    for patient, value in values:
-        if value is not None:
-            by_patient[patient].append(value)
-    return [float(np.mean(own)) if own else None for own in by_patient.values()]

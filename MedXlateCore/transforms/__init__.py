@@ -1,0 +1,1 @@
+"""Grids and intensities: one resample in and one out, normalisers, foreground."""

@@ -68,6 +68,7 @@ def match_axes(own: NDArray[np.float64], wanted: NDArray[np.float64]) -> AxisOrd
     cosines = own.T @ wanted  # [own axis, wanted axis]
 
     def closeness(axes: tuple[int, ...]) -> tuple[float, float]:
+        """Return the sum of absolute cosines of an assignment, and the lean that breaks a tie."""
         total = sum(abs(cosines[old, new]) for new, old in enumerate(axes))
         lean = sum(cosines[old, new] * cosines[old, (new + 1) % 3] for new, old in enumerate(axes))
         return round(float(total), 6), round(float(lean), 6)

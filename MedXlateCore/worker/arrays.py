@@ -172,6 +172,7 @@ def _untracked() -> Iterator[dict[str, Any]]:
     register, unregister = resource_tracker.register, resource_tracker.unregister
 
     def but_memory(original: Any) -> Any:
+        """Return the tracker's function, deaf to shared memory only."""
         return lambda name, kind: None if kind == "shared_memory" else original(name, kind)
 
     resource_tracker.register, resource_tracker.unregister = but_memory(register), but_memory(unregister)

@@ -21,7 +21,7 @@ from MedXlateCore.files import folder_lock
 from MedXlateCore.models.catalogue import find_package
 from MedXlateCore.volume import Modality, Volume
 from MedXlateCore.worker.arrays import Parcel, remove_parcels
-from MedXlateCore.worker.messages import Failed, Result, WorkerEvent, describe, event_from_dict, line
+from MedXlateCore.worker.messages import Failed, Result, WorkerEvent, describe, event_from_dict, line, nothing_open
 from MedXlateCore.worker.processes import MARK, end_tree, start_options
 
 __all__ = ["WorkerClient"]
@@ -152,7 +152,7 @@ class WorkerClient:
             ResourceError: ``MX-WRK-004``.
         """
         if not self.has_session:
-            raise UsageError("MX-WRK-003", "no inputs are open", expected="open before update", where="worker")
+            raise nothing_open()
         with self._request() as number:
             described = None if roi is None else self._passed(roi, number)
             room = self._parcel(self._grid_bytes, number)

@@ -16,7 +16,7 @@ from MedXlateCore.worker.arrays import Parcel, array_header, read_parcel
 
 __all__ = [
     "Failed", "Opened", "Ready", "Result", "WorkerEvent", "describe", "error_from_dict", "event_from_dict",
-    "event_to_dict", "line", "rebuild", "volume_from_parcel",
+    "event_to_dict", "line", "nothing_open", "rebuild", "volume_from_parcel",
 ]  # fmt: skip
 
 _ERRORS: tuple[type[MedXlateError], ...] = (UsageError, InputError, ResourceError, InternalError)
@@ -131,3 +131,8 @@ def error_from_dict(facts: Mapping[str, Any]) -> MedXlateError:
         return Cancelled(facts["where"])
     kind = next((kind for kind in _ERRORS if kind.exit_code == facts["exit_code"]), InternalError)
     return kind(facts["code"], facts["found"], expected=facts["expected"], where=facts["where"], fix=facts["fix"])
+
+
+def nothing_open() -> UsageError:
+    """Return ``MX-WRK-003`` for an update without inputs."""
+    return UsageError("MX-WRK-003", "no inputs are open", expected="open before update", where="worker")

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from MedXlateCore.errors import InternalError, MedXlateError, ResourceError, UsageError
+from MedXlateCore.errors import InternalError, MedXlateError, ResourceError
 from MedXlateCore.worker.arrays import remove_parcels, write_parcel
-from MedXlateCore.worker.messages import describe, event_to_dict, line, volume_from_parcel
+from MedXlateCore.worker.messages import describe, event_to_dict, line, nothing_open, volume_from_parcel
 from MedXlateCore.worker.processes import end_tree
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _Worker:
 
     def _update(self, command: Mapping[str, Any]) -> None:
         if self._session is None:
-            raise UsageError("MX-WRK-003", "no inputs are open", expected="open before update", where="worker")
+            raise nothing_open()
         roi = None if command["roi"] is None else volume_from_parcel(command["roi"])
         translation = self._session.update(roi=roi)
         for event in translation:
@@ -143,11 +143,9 @@ class _Worker:
 
 
 def _unloadable(error: Exception) -> MedXlateError:
-    missing = isinstance(error, ModuleNotFoundError)
+    fix = "install PyTorch (in 3D Slicer: the PyTorch extension), or repair it by installing it again"
+    if isinstance(error, ModuleNotFoundError):
+        return ResourceError.missing_module(str(error.name), "worker", fix)
     return ResourceError(
-        "MX-RES-024" if missing else "MX-WRK-002",
-        f"the Python module '{getattr(error, 'name', '')}' is not installed" if missing else f"loading failed: {error}",
-        expected="an installation with PyTorch",
-        where="worker",
-        fix="install PyTorch (in 3D Slicer: the PyTorch extension), or repair it by installing it again",
+        "MX-WRK-002", f"loading failed: {error}", expected="an installation with PyTorch", where="worker", fix=fix
     )

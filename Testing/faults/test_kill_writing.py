@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_network
+from tiny import make_tiny_network
 from warm import Run, WarmProcess, kill_at_random_moments, warm_process
 
 from MedXlateCore.errors import InputError

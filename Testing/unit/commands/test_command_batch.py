@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedXlateCore.batch import Manifest
 from MedXlateCore.cli import main
 from MedXlateCore.commands import batch as command
+from MedXlateCore.errors import ResourceError
 from MedXlateCore.files import folder_lock, sha256_file
 from MedXlateCore.io import read_record, read_volume, write_volume
 
@@ -262,6 +265,20 @@ def test_ctrl_c_keeps_what_is_finished(cohort, tiny_package, tmp_path, monkeypat
     assert [(line["case"], line["status"]) for line in manifest(out)] == [(CASES[0], "done")]
     with folder_lock(out):
         pass
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "MX-FIL-013"), (errno.EIO, "MX-FIL-016")])
+def test_a_manifest_that_cannot_be_written_says_why(number, code, tmp_path, monkeypatch):
+    manifest = Manifest(tmp_path)
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("MedXlateCore.batch.os.fsync", fail)
+    with pytest.raises(ResourceError, match=os.strerror(number)) as raised:
+        manifest.add({"case": "a", "target": "T1ce", "status": "done"})
+    assert raised.value.code == code
+    assert raised.value.where.endswith("manifest.jsonl")
 
 
 def test_a_manifest_that_a_killed_run_left_torn_is_read_as_far_as_it_goes(cohort, tiny_package, tmp_path):

@@ -414,7 +414,7 @@ def test_the_package_given_by_folder_and_by_card_is_the_same(words, tmp_path, ti
 
 
 def test_split_named_and_parse_labels_accept_what_the_help_shows():
-    from MedXlateCore.commands.translate import parse_labels, split_named
+    from MedXlateCore.commands.options import parse_labels, split_named
 
     assert split_named("T1=a=b.nii", "--source") == ("T1", "a=b.nii")
     assert parse_labels(["oedema=2", "core=1, 4", "core=3"], "--roi-label") == {"oedema": [2], "core": [1, 4, 3]}

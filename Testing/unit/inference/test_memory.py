@@ -124,7 +124,7 @@ import resource, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 import numpy as np
-from conftest import make_tiny_network
+from tiny import make_tiny_network
 from MedXlateCore.errors import MedXlateError, Warned
 from MedXlateCore.inference import ladder
 from MedXlateCore.models.package import load_package

@@ -7,7 +7,7 @@ import pytest
 
 from MedXlateCore.errors import UsageError
 from MedXlateCore.metrics.evaluation import evaluate
-from MedXlateCore.metrics.statistics import bootstrap_interval, paired_test, summarise, summarise_cohort
+from MedXlateCore.metrics.statistics import bootstrap_interval, paired_test, patient_means, summarise, summarise_cohort
 
 
 def test_the_bootstrap_is_reproducible_and_depends_on_the_seed():
@@ -54,6 +54,11 @@ def test_cases_of_one_patient_are_averaged_before_patients_are(head):
     assert cohort.metrics["mae"].mean == pytest.approx(expected)
     assert cohort.regions["lesion"]["mae"].count == 2
     json.dumps(cohort.to_dict(), allow_nan=False)
+
+
+def test_a_case_without_a_value_neither_counts_nor_spoils_its_patients_mean():
+    values = [1.0, None, 4.0, float("nan"), 3.0]
+    assert patient_means(values, ["a", "b", "a", "a", "c"]) == [2.5, None, 3.0]
 
 
 def test_a_cohort_of_two_protocols_is_refused(head):
