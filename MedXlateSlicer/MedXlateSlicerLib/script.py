@@ -1,0 +1,85 @@
+"""Translation from scripts: the panel's path without a panel, waiting for the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from MedXlateCore.errors import InputError, InternalError
+from MedXlateCore.models.catalogue import list_packages
+from MedXlateCore.volume import Modality
+from MedXlateSlicerLib.estimates import Store
+from MedXlateSlicerLib.models import ModelChoice, choices_for, preferred, targets_made
+from MedXlateSlicerLib.nodes import Node
+from MedXlateSlicerLib.regions import full_uses
+from MedXlateSlicerLib.runner import Runner
+from MedXlateSlicerLib.translator import Request, Translator
+
+__all__ = ["translate_nodes"]
+
+
+def translate_nodes(
+    scene: Node,
+    runner: Runner,
+    store: Store,
+    sources: Mapping[str, Node],
+    target: str,
+    *,
+    model: str = "",
+    segmentation: Node | None = None,
+    uses: Mapping[str, str] | None = None,
+    device: str = "auto",
+) -> Node:
+    """Make a synthetic volume from volume nodes and return its node.
+
+    Args:
+        scene: the nodes' scene.
+        runner: drives the run; polled here until it ends.
+        store: settings.
+        sources: volume nodes by role (any alias).
+        target: what to make.
+        model: a model's name; empty for the fitting one with most sources.
+        segmentation: where a region is drawn, or None.
+        uses: what its segments are used as; None for what their names suggest.
+        device: see ``MedXlateCore.devices.choose_device``.
+
+    Raises:
+        InputError: ``MX-SLI-045``, no model fits.
+        MedXlateError: as the run itself.
+    """
+    by_role = {Modality.parse(role).value: node for role, node in sources.items()}
+    wanted = Modality.parse(target).value
+    uses = full_uses(segmentation, {}) if uses is None else uses
+    request = Request(
+        by_role, _choice(wanted, tuple(by_role), model), wanted, segmentation=segmentation, uses=uses, device=device,
+        run_in="panel",
+    )  # fmt: skip
+    translator = Translator(scene, lambda place: runner, store, lambda: None)
+    try:
+        translator.start(request)
+        while translator.busy:
+            translator.poll()
+    finally:
+        translator.close()
+    status = translator.status
+    if status.error is not None:
+        raise status.error
+    if status.result is None:
+        raise InternalError("MX-INT-001", "a run ended without a result", fix="run again")
+    return status.result
+
+
+def _choice(target: str, present: Sequence[str], model: str) -> ModelChoice:
+    """Return the model to use: the named one, or the fitting one with most sources."""
+    entries = list_packages()
+    choices = choices_for(entries, target, present)
+    found = preferred([choice for choice in choices if not model or choice.name == model])
+    if found is None:
+        lacking = "; ".join(c.why_not for c in choices if not c.fits and (not model or c.name == model))
+        raise InputError(
+            "MX-SLI-045",
+            f"no model makes {target} from {', '.join(present) or 'nothing'}",
+            expected=lacking or f"a target among {', '.join(targets_made(entries)) or 'none'}",
+            where=model,
+            fix="give more sources, or add a model",
+        )
+    return found

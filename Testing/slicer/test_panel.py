@@ -1,0 +1,407 @@
+"""The panel of MedXlate: its states, its runs, and everything that may happen while one is under way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mrml
+import numpy as np
+import pytest
+from patients import new_segmentation, open_panel, paint, phase
+from runners import ScriptedRunner
+
+from MedXlateCore.errors import Cancelled, InputError, ResourceError, Warned
+
+
+@pytest.fixture
+def panel(slicer_app):
+    """Return the open panel with nothing in the scene and a runner that obeys the test."""
+    found = open_panel(slicer_app)
+    found.logic.prepare = lambda: None
+    found.panel._prepare = lambda: None
+    found.runner = ScriptedRunner()
+    found.panel.translator._make_runner = lambda place: found.runner
+    return found
+
+
+@pytest.fixture
+def ready(slicer_app, panel):
+    """Return the panel with small sources chosen."""
+    panel.sources = {role: mrml.add_volume(slicer_app.scene, name=role) for role in ("T1", "T2")}
+    panel.ui.detectButton.click()
+    return panel
+
+
+# --- what it shows --------------------------------------------------------------------------------------------------
+
+
+def test_the_panel_says_that_it_is_for_research_only(panel):
+    assert panel.ui.researchLabel.text.startswith("Research use only, not for diagnosis.")
+    assert panel.ui.researchLabel.visible
+
+
+def test_an_empty_scene_gives_an_empty_panel_that_says_what_is_missing(panel):
+    ui = panel.ui
+    assert not ui.applyButton.enabled
+    assert ui.statusText.text == "Choose a volume for T1 and T2."
+    assert (ui.stateT1.text, ui.stateT2.text) == ("missing", "missing")
+    assert [role for role in ("T1", "T2", "FLAIR", "PD", "CT") if getattr(ui, f"source{role}").visible] == ["T1", "T2"]
+    for widget in (ui.overlayButton, ui.sideBySideButton, ui.restoreButton, ui.fadeSlider, ui.copyRecordButton):
+        assert not widget.enabled
+    assert not ui.progressBar.visible
+    assert not ui.errorBox.visible
+    assert ui.resultText.text == "No result yet."
+
+
+def test_sources_are_found_by_their_names_and_the_panel_is_ready(ready):
+    assert ready.panel.parameters.sourceT1 is ready.sources["T1"]
+    assert ready.panel.parameters.sourceT2 is ready.sources["T2"]
+    assert ready.ui.detectLabel.text == "T1 found, T2 found"
+    assert ready.ui.applyButton.enabled
+    assert ready.ui.statusText.text == "Ready."
+    assert ready.ui.modelCombo.currentText == "starter 1.0.0"
+
+
+def test_a_source_that_the_user_chose_is_not_replaced(slicer_app, panel):
+    first = mrml.add_volume(slicer_app.scene, name="something")
+    mrml.add_volume(slicer_app.scene, name="T1")
+    panel.ui.sourceT1.setCurrentNode(first)
+    panel.ui.detectButton.click()
+    assert panel.panel.parameters.sourceT1 is first
+
+
+def test_two_volumes_that_may_be_the_same_role_are_left_to_the_user(slicer_app, panel):
+    for name in ("a_t1", "b_t1"):
+        mrml.add_volume(slicer_app.scene, name=name)
+    panel.ui.detectButton.click()
+    assert panel.panel.parameters.sourceT1 is None
+    assert panel.ui.detectLabel.text == "2 volumes may be T1, no T2 found"
+
+
+def test_a_source_that_is_deleted_is_missing_again(slicer_app, ready):
+    slicer_app.scene.RemoveNode(ready.sources["T2"])
+    slicer_app.process_events()
+    assert ready.ui.stateT2.text == "missing"
+    assert not ready.ui.applyButton.enabled
+
+
+def test_choices_are_stored_by_value_and_not_by_their_text(ready):
+    ui, parameters = ready.ui, ready.panel.parameters
+    ui.deviceCombo.setCurrentIndex(1)
+    ui.qualityCombo.setCurrentIndex(1)
+    ui.runnerCombo.setCurrentIndex(1)
+    ui.gridCombo.setCurrentIndex(1)
+    assert (parameters.device, parameters.precision, parameters.runIn, parameters.gridOf) == (
+        "cpu",
+        "fp32",
+        "panel",
+        "T2",
+    )
+
+
+def test_segments_get_a_use_by_their_names_and_the_users_choice_is_kept(slicer_app, ready):
+    segmentation = mrml.add_segmentation(slicer_app.scene)
+    mask = np.zeros(mrml.SHAPE, bool)
+    mask[5:7, 5:7, 4:5] = True
+    ids = [mrml.add_segment(segmentation, mask, mrml.affine(), name) for name in ("Oedema", "Enhancing", "other")]
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    table = ready.ui.segmentsTable
+    assert [table.cellWidget(row, 1).currentText for row in range(3)] == ["oedema", "core", "not used"]
+    assert ready.ui.regionLabel.text == "The region is used as drawn (segments: 2)."
+    table.cellWidget(2, 1).setCurrentIndex(1)
+    assert ready.panel.parameters.segmentRoles[ids[2]] == "region"
+    segmentation.GetSegmentation().RemoveSegment(ids[0])
+    slicer_app.process_events()
+    assert table.rowCount == 2
+    assert [table.cellWidget(row, 1).currentText for row in range(2)] == ["core", "region"]
+
+
+def test_an_empty_segment_is_pointed_out(slicer_app, ready):
+    segmentation, _ = new_segmentation(slicer_app.scene, ready.sources["T1"])
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    assert ready.ui.regionLabel.text == "1 of 1 used segments are empty."
+
+
+def test_a_new_segmentation_lies_on_the_sources_grid_and_can_be_painted_at_once(slicer_app, ready):
+    node = ready.ui.segmentation.addNode()
+    assert node.GetSegmentation().GetNumberOfSegments() == 1
+    assert node.GetDisplayNode() is not None
+    assert ready.ui.segmentEditor.segmentationNode() is node
+    assert ready.ui.segmentEditor.sourceVolumeNode() is ready.sources["T1"]
+    assert not ready.ui.editorBox.collapsed
+    assert not ready.ui.segmentEditor.autoShowSourceVolumeNode
+
+
+def test_the_segment_editor_listens_to_views_and_keys_while_the_module_is_shown_and_no_longer(slicer_app, ready):
+    editor = ready.ui.segmentEditor._q
+    ready.ui.segmentation.addNode()
+    assert editor.calls[-2:] == ["setupViewObservations", "installKeyboardShortcuts"]
+    slicer_app.leave(ready)
+    assert editor.calls[-3:] == ["setActiveEffect(None)", "uninstallKeyboardShortcuts", "removeViewObservations"]
+
+
+def test_choosing_a_segmentation_leaves_the_segment_editor_as_it_is_until_it_is_unfolded(slicer_app, ready):
+    segmentation, _ = new_segmentation(slicer_app.scene, ready.sources["T1"])
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    assert ready.ui.segmentEditor.segmentationNode() is None
+    assert slicer_app.scene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode") is None
+    ready.ui.editorBox.collapsed = False
+    assert ready.ui.segmentEditor.segmentationNode() is segmentation
+    ready.ui.segmentEditor.setActiveEffectByName("Paint")
+    ready.ui.editorBox.collapsed = True
+    assert ready.ui.segmentEditor._q.effect == ""
+    assert ready.ui.segmentEditor.segmentationNode() is segmentation
+
+
+def test_a_scene_closed_while_painting_lets_go_of_the_views_and_the_next_can_be_painted(slicer_app, ready):
+    ready.ui.segmentation.addNode()
+    slicer_app.close_scene()
+    assert ready.ui.segmentEditor._q.calls[-1] == "removeViewObservations"
+    assert ready.ui.segmentEditor.segmentationNode() is None
+    mrml.add_volume(slicer_app.scene, name="T1")
+    node = ready.ui.segmentation.addNode()
+    assert ready.ui.segmentEditor.segmentationNode() is node
+    assert ready.ui.segmentEditor.mrmlSegmentEditorNode().GetScene() is slicer_app.scene
+
+
+def test_painting_into_an_empty_segment_is_noticed(slicer_app, ready):
+    segmentation, segment = new_segmentation(slicer_app.scene, ready.sources["T1"])
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    mask = np.zeros(mrml.SHAPE, bool)
+    mask[5:8, 4:7, 3:5] = True
+    paint(segmentation, segment, mask, ready.sources["T1"])
+    slicer_app.process_events()
+    assert ready.ui.regionLabel.text == "The region is used as drawn (segments: 1)."
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+
+def test_apply_turns_into_cancel_and_choices_are_locked_while_it_runs(ready):
+    ui = ready.ui
+    ui.applyButton.click()
+    assert ui.applyButton.text == "Cancel"
+    assert ui.applyButton.enabled
+    assert ui.progressBar.visible
+    for widget in (ui.sourceT1, ui.targetCombo, ui.modelCombo, ui.deviceCombo, ui.segmentation, ui.detectButton):
+        assert not widget.enabled
+    for widget in (ui.addModelButton, ui.verifyModelButton, ui.deleteModelButton):
+        assert not widget.enabled
+    ready.runner.progress(0, 10)
+    ready.runner.progress(4, 10)
+    assert (ui.progressBar.value, ui.progressBar.maximum) == (4, 10)
+    assert ui.statusText.text.startswith("4 of 10 slices")
+    ready.runner.finish()
+    assert ui.applyButton.text == "Apply"
+    assert not ui.progressBar.visible
+    assert ui.sourceT1.enabled
+
+
+def test_a_result_is_shown_with_its_warnings_and_record(ready):
+    ready.ui.applyButton.click()
+    ready.runner.hear(Warned("MX-ROI-015", "the region is empty"))
+    ready.runner.finish()
+    ui = ready.ui
+    assert ui.resultText.text == "SYNTHETIC T1ce (starter), on the grid of T1"
+    assert "MX-ROI-015: the region is empty" in ui.warningsText.plainText
+    assert '"name": "starter"' in ui.recordText.plainText
+    assert ready.panel.parameters.result.GetName() == "SYNTHETIC T1ce (starter)"
+    for widget in (ui.overlayButton, ui.sideBySideButton, ui.restoreButton, ui.fadeSlider, ui.copyRecordButton):
+        assert widget.enabled
+
+
+def test_the_record_can_be_copied(slicer_app, ready):
+    ready.ui.applyButton.click()
+    ready.runner.finish()
+    ready.ui.copyRecordButton.click()
+    assert '"name": "starter"' in slicer_app.app.clipboard().text()
+
+
+def test_the_views_show_what_was_there_before_when_asked(slicer_app, ready):
+    import slicer
+
+    slicer.util.setSliceViewerLayers(background=ready.sources["T2"])
+    ready.ui.applyButton.click()
+    ready.runner.finish()
+    red = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+    assert red.GetForegroundVolumeID() == ready.panel.parameters.result.GetID()
+    ready.ui.sideBySideButton.click()
+    ready.ui.restoreButton.click()
+    assert red.GetBackgroundVolumeID() == ready.sources["T2"].GetID()
+    assert red.GetForegroundVolumeID() is None
+    assert not ready.ui.restoreButton.enabled
+
+
+def test_an_error_is_shown_with_its_code_and_what_to_do_and_can_be_copied(slicer_app, ready):
+    ready.ui.applyButton.click()
+    error = InputError("MX-GEO-010", "the volumes do not overlap", where="T2", fix="register them first")
+    ready.runner.fail(error)
+    assert ready.ui.errorBox.visible
+    assert ready.ui.errorText.plainText == error.as_text()
+    assert ready.ui.applyButton.enabled
+    ready.ui.copyErrorButton.click()
+    copied = slicer_app.app.clipboard().text()
+    assert "register them first" in copied
+    assert "device: auto" in copied
+    assert "Slicer 5." in copied
+    assert slicer_app.dialogs.shown == []
+    ready.ui.applyButton.click()
+    assert not ready.ui.errorBox.visible
+
+
+def test_a_declined_installation_is_no_error(ready):
+    def decline():
+        raise Cancelled("installation")
+
+    ready.panel._prepare = decline
+    ready.ui.applyButton.click()
+    assert phase(ready) == "cancelled"
+    assert not ready.ui.errorBox.visible
+    assert ready.runner.calls == []
+
+
+def test_a_failed_installation_is_shown_in_the_panel(ready):
+    def fail():
+        raise ResourceError("MX-SLI-160", "the PyTorch extension is not installed", fix="install it")
+
+    ready.panel._prepare = fail
+    ready.ui.applyButton.click()
+    assert "MX-SLI-160" in ready.ui.errorText.plainText
+    assert ready.ui.applyButton.text == "Apply"
+
+
+def test_another_module_may_be_opened_while_it_runs(slicer_app, ready):
+    ready.ui.applyButton.click()
+    slicer_app.leave(ready)
+    ready.runner.finish()
+    slicer_app.enter(slicer_app.loaded[0])
+    assert ready.ui.statusText.text.startswith("SYNTHETIC T1ce (starter) was made")
+
+
+def test_closing_the_scene_while_it_runs_stops_the_run_and_the_panel_starts_afresh(slicer_app, ready):
+    ready.ui.applyButton.click()
+    slicer_app.close_scene()
+    assert ready.runner.calls[-1] == "cancel"
+    assert phase(ready) == "cancelled"
+    assert ready.ui.applyButton.text == "Apply"
+    assert not ready.ui.applyButton.enabled
+    assert ready.ui.sourceT1.currentNode() is None
+    assert not ready.panel.timer.active
+
+
+def test_deleting_everything_while_it_runs_does_no_harm(slicer_app, ready):
+    segmentation, _ = new_segmentation(slicer_app.scene, ready.sources["T1"])
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    ready.ui.applyButton.click()
+    for node in (*ready.sources.values(), segmentation):
+        slicer_app.scene.RemoveNode(node)
+    slicer_app.process_events()
+    ready.runner.finish()
+    assert phase(ready) == "done"
+    assert "MX-SLI-141" in ready.ui.warningsText.plainText
+
+
+def test_choices_and_result_come_back_with_the_scene(slicer_app, ready, tmp_path):
+    segmentation, segment = new_segmentation(slicer_app.scene, ready.sources["T1"])
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    ready.ui.segmentsTable.cellWidget(0, 1).setCurrentIndex(3)
+    ready.ui.deviceCombo.setCurrentIndex(1)
+    ready.ui.fadeSlider.value = 0.25
+    ready.ui.applyButton.click()
+    ready.runner.finish()
+    scene = slicer_app.scene
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    text = scene.GetSceneXMLString()
+    slicer_app.close_scene()
+    assert ready.panel.parameters.device == "auto"
+    scene.SetLoadFromXMLString(1)
+    scene.SetSceneXMLString(text)
+    scene.Import()
+    slicer_app.process_events()
+    parameters = ready.panel.parameters
+    assert parameters.sourceT1.GetName() == "T1"
+    assert parameters.device == "cpu"
+    assert parameters.fade == 0.25
+    assert parameters.segmentation.GetName() == "lesion"
+    assert parameters.segmentRoles == {segment: "oedema"}
+    assert parameters.result.GetName() == "SYNTHETIC T1ce (starter)"
+    assert ready.ui.deviceCombo.currentText == "Processor (CPU)"
+    assert '"name": "starter"' in ready.ui.recordText.plainText
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_listed_with_their_card(panel):
+    table = panel.ui.modelsTable
+    assert [table.item(0, column).text() for column in range(4)] == ["starter", "T1ce", "T1, T2, region", "1.0.0"]
+    assert "Research use only, not for diagnosis" in panel.ui.cardText.plainText
+    assert panel.ui.verifyModelButton.enabled
+    assert not panel.ui.deleteModelButton.enabled
+
+
+def test_a_model_can_be_verified(panel):
+    panel.ui.verifyModelButton.click()
+    assert panel.ui.modelsText.text == "starter is sound."
+
+
+def test_a_folder_that_is_no_model_is_refused_below_the_table(slicer_app, panel, tmp_path):
+    slicer_app.dialogs.answer(str(tmp_path))
+    panel.ui.addModelButton.click()
+    assert panel.ui.modelsText.text.startswith("MX-MOD-010")
+
+
+def test_a_model_of_ones_own_can_be_added_and_deleted(slicer_app, panel, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from MedXlateCore.models.card import card_text, read_card, sealed
+    from MedXlateCore.models.catalogue import bundled_models_folder
+
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    folder = tmp_path / "package"
+    folder.mkdir()
+    for path in (bundled_models_folder() / "starter").iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "model.json").write_text(card_text(sealed(replace(read_card(folder), name="mine"))), encoding="utf-8")
+    slicer_app.dialogs.answer(str(folder))
+    panel.ui.addModelButton.click()
+    assert panel.ui.modelsText.text == "mine was added."
+    assert [panel.ui.modelsTable.item(row, 0).text() for row in range(2)] == ["mine", "starter"]
+    panel.ui.modelsTable.selectRow(0)
+    assert panel.ui.deleteModelButton.enabled
+    slicer_app.dialogs.answer(1024)  # Ok
+    panel.ui.deleteModelButton.click()
+    assert panel.ui.modelsText.text == "mine was deleted."
+    assert panel.ui.modelsTable.rowCount == 1
+
+
+def test_a_scene_opened_from_a_file_is_shown_when_all_of_it_is_there(slicer_app, ready, tmp_path):
+    scene, seen = slicer_app.scene, []
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    ready.ui.deviceCombo.setCurrentIndex(1)
+    scene.Commit()
+    ready.ui.deviceCombo.setCurrentIndex(0)
+    tag = scene.AddObserver(scene.NodeAddedEvent, lambda *ignored: seen.append(ready.panel.parameters))
+    scene.Connect()
+    scene.RemoveObserver(tag)
+    assert seen
+    assert set(seen) == {None}
+    assert ready.panel.parameters.device == "cpu"
+    assert ready.panel.parameters.sourceT1.GetName() == "T1"
+    assert ready.ui.deviceCombo.currentText == "Processor (CPU)"
+
+
+def test_a_phantom_from_sample_data_is_shown_in_the_views(slicer_app, panel, monkeypatch):
+    def load(scene, folder, seed):
+        assert folder.name == "MedXlate"
+        return {"T1": mrml.add_volume(scene, name=f"T1 of {seed}")}
+
+    monkeypatch.setattr("MedXlateSlicerLib.sample_data.load_phantom_case", load)
+    module = slicer_app.loaded[0].python_module
+    module.registerSampleData()
+    source = next(source for source in slicer_app.sample_data if "customDownloader" in source)
+    (node,) = source["customDownloader"](source)
+    red = slicer_app.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert red.GetBackgroundVolumeID() == node.GetID()
