@@ -23,7 +23,7 @@ from MedXlateCore.io.bids import BidsSession, derivative_path, index_bids
 from MedXlateCore.models.card import ModelCard
 from MedXlateCore.paths import unwritable
 from MedXlateCore.prompts.roi import DEFAULT_LABELS
-from MedXlateCore.training.table import check_names, file_of_case, image_columns, read_csv
+from MedXlateCore.training.table import check_names, file_of_case, image_columns, modality_of_column, read_csv
 from MedXlateCore.volume import Modality
 
 __all__ = ["MANIFEST", "BatchCase", "Manifest", "find_cases", "finished_record"]
@@ -54,13 +54,13 @@ class BatchCase:
 
 
 def find_cases(
-    source: Path, modalities: Sequence[str], target: Modality, roi_column: str | None = None, split: str | None = None
+    source: Path, card: ModelCard, target: Modality, roi_column: str | None = None, split: str | None = None
 ) -> list[BatchCase]:
     """Return the cases of a table (CSV) or of a BIDS folder. A case that lacks something comes with its problem.
 
     Args:
         source: the table, or the folder.
-        modalities: the model's sources in channel order.
+        card: the model's card, which says what sources it needs.
         target: what will be made.
         roi_column: the table's column of region label maps, or the suffix of such files in BIDS (``dseg``).
         split: only rows of this split; the table then needs the column.
@@ -70,10 +70,10 @@ def find_cases(
         UsageError: ``MX-DAT-003``, a column is missing or means two things.
     """
     if source.is_dir():
-        cases = [_bids_case(session, modalities, target, roi_column) for session in index_bids(source)]
+        cases = [_bids_case(session, card, target, roi_column) for session in index_bids(source)]
         expected = "folders sub-*/[ses-*/]anat with images"
     else:
-        cases = list(_table_cases(source, modalities, target, roi_column, split))
+        cases = list(_table_cases(source, card, target, roi_column, split))
         expected = f"at least one row{f' with the split {split}' if split else ''}"
     if not cases:
         raise InputError(
@@ -120,9 +120,10 @@ def finished_record(
 
 
 def _table_cases(
-    path: Path, modalities: Sequence[str], target: Modality, roi_column: str | None, split: str | None
+    path: Path, card: ModelCard, target: Modality, roi_column: str | None, split: str | None
 ) -> Iterator[BatchCase]:
     header, records = read_csv(path)
+    modalities = card.sources_for(target.value, [modality_of_column(name) for name in header])
     others = ["case", *filter(None, (roi_column, "split" if split else None))]
     fix = "correct the table's header, or --roi-column"
     columns = image_columns(header, modalities, others, path, optional=("seg",), fix=fix)
@@ -176,9 +177,10 @@ def _refuse_bad_name(name: str, seen: set[str], where: str) -> None:
         )
 
 
-def _bids_case(session: BidsSession, modalities: Sequence[str], target: Modality, roi_suffix: str | None) -> BatchCase:
+def _bids_case(session: BidsSession, card: ModelCard, target: Modality, roi_suffix: str | None) -> BatchCase:
     case = BatchCase(session.name, output=derivative_path(session, target))
-    wanted = [Modality.parse(name) for name in modalities]
+    present = [modality.value for modality, paths in session.images.items() if paths]
+    wanted = [Modality.parse(name) for name in card.sources_for(target.value, present)]
     found = {modality.value: session.images.get(modality, []) for modality in wanted}
     regions = session.others.get(roi_suffix, []) if roi_suffix else []
     several = next((name for name, paths in {**found, str(roi_suffix): regions}.items() if len(paths) > 1), None)

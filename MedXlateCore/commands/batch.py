@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     choose_device(options.device, options.precision)
     model = load_package(options.model)
     target = chosen_target(model.card, options.target)
-    cases = find_cases(options.input, model.card.sources, target, options.roi_column, options.split)
+    cases = find_cases(options.input, model.card, target, options.roi_column, options.split)
     batch = _Batch(options, model, target, labels)
     with folder_lock(options.output):
         if options.input.is_dir():

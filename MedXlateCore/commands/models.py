@@ -59,5 +59,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _task(card: ModelCard) -> str:
+    if card.directions:
+        return f"{len(card.directions)} directions: {'; '.join(card.directions)}"
     prompt = " + region" if card.prompts == "region" else ""
     return f"{', '.join(card.sources)}{prompt} to {', '.join(card.targets)}"

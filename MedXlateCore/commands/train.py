@@ -41,13 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train; see :mod:`MedXlateCore.cli` for the exit codes."""
     config = _config(options)
+    from MedXlateCore.directions import modalities_of
     from MedXlateCore.training.run import train
 
     package = train(config, options.out, resume=options.resume, quiet=options.quiet)
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
+    targets = ", ".join(modalities_of(config.directions)[1])
     if getattr(rank_zero_only, "rank", 0) == 0:  # of several processes, one talks
-        print(f"{package}  (model for synthetic {config.data.target}; research use only, not for diagnosis)")
+        print(f"{package}  (model for synthetic {targets}; research use only, not for diagnosis)")
     return 0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MedXlateCore.checks import check_roi, check_sources, checked
+from MedXlateCore.directions import choose_direction
 from MedXlateCore.errors import UsageError, Warned
 from MedXlateCore.inference.prepare import PreparedSources, prepare_roi, prepare_sources
 from MedXlateCore.models.card import ModelCard
@@ -30,11 +31,13 @@ class AcceptedSources:
         prepared: images on the model grid.
         described: what the run record says of each source, in channel order.
         warnings: what was noticed.
+        direction: position of the direction of translation among those of the model's card.
     """
 
     prepared: PreparedSources
     described: tuple[dict[str, Any], ...]
     warnings: tuple[Warned, ...]
+    direction: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +96,24 @@ def chosen_target(card: ModelCard, target: Modality | str | None) -> Modality:
     return wanted
 
 
-def accept_sources(sources: Sequence[Volume], card: ModelCard, reference: Modality | None) -> AcceptedSources:
+def accept_sources(
+    sources: Sequence[Volume], card: ModelCard, target: Modality, reference: Modality | None
+) -> AcceptedSources:
     """Check every source and bring it to the model grid.
 
     Args:
         sources: volumes with their modality, in any order.
         card: the model's card.
+        target: modality to make; with the sources it decides the direction.
         reference: the source whose grid the result gets; None for the first.
 
     Raises:
         InputError: see ``checks`` and :func:`prepare_sources`.
         UsageError: ``MX-USE-022``, the reference is not among the sources.
     """
-    required = [Modality.parse(name) for name in card.sources]
+    directions = card.directions_listed()
+    direction = choose_direction(directions, target.value, {volume.modality.value for volume in sources})
+    required = [Modality.parse(name) for name in directions[direction].sources]
     warnings = [note for volume in sources for note in volume.notes]
     sound = []
     for volume in sources:
@@ -127,7 +135,7 @@ def accept_sources(sources: Sequence[Volume], card: ModelCard, reference: Modali
     used = [by_role[role] for role in required]
     prepared = prepare_sources(used, sound[0].geometry, GridSpec.from_dict(card.grid), card.normalisers)
     described = tuple(describe_volume(volume) for volume in used)
-    return AcceptedSources(prepared, described, (*warnings, *prepared.warnings))
+    return AcceptedSources(prepared, described, (*warnings, *prepared.warnings), direction)
 
 
 def accept_prompt(

@@ -120,10 +120,12 @@ class Ladder:
     Args:
         model: the model; its network is moved to the device in use.
         prepared: its inputs.
+        direction: position of the direction of translation among those of the model's card.
     """
 
-    def __init__(self, model: LoadedModel, prepared: PreparedSources) -> None:
+    def __init__(self, model: LoadedModel, prepared: PreparedSources, direction: int = 0) -> None:
         self._model = model
+        self._direction = direction
         self._prepared = prepared
         self._occupied = prepared.occupied_slices
 
@@ -206,7 +208,7 @@ class Ladder:
             weights_fit = not slices
             try:
                 if slices:
-                    network = self._model.network.to(settings.device.torch_device)
+                    network = self._model.towards(self._direction).to(settings.device.torch_device)
                     weights_fit = True
                     stack = yield from self._attempt(network, prompt, settings, last, slices)
                 else:
@@ -235,7 +237,7 @@ class Ladder:
         stack = self._background() if last is None else last.stack.copy()
         batches = predict_slices(
             network, self._prepared.images, prompt, slices=slices, device=settings.device.torch_device,
-            precision=settings.device.precision, batch_size=settings.batch_size,
+            precision=settings.device.precision, batch_size=settings.batch_size, context=self._model.context_slices,
         )  # fmt: skip
         done = 0
         with closing(batches):

@@ -25,7 +25,7 @@ _known: dict[tuple[object, ...], int | None] = {}
 
 def estimate_memory(
     network: nn.Module,
-    n_sources: int,
+    channels: int,
     height: int,
     width: int,
     batch_size: int = 1,
@@ -40,8 +40,8 @@ def estimate_memory(
     bf16 the figure is an upper bound: activations as in fp32, and the weights' bf16 copies.
 
     Args:
-        network: forward(images [B, S, H, W], roi [B, 1, H, W]); neither changed nor run itself.
-        n_sources: S.
+        network: forward(images [B, C, H, W], roi [B, 1, H, W]); neither changed nor run itself.
+        channels: C, sources times slices of context.
         height: H, pixels.
         width: W, pixels.
         batch_size: B.
@@ -56,7 +56,7 @@ def estimate_memory(
     weights = follower.live
     bands = bands_also_on("meta") if device_type == "cpu" else nullcontext()
     with torch.no_grad(), bands, _FusedAttention(), follower:
-        images = torch.empty((batch_size, n_sources, height, width), device="meta")
+        images = torch.empty((batch_size, channels, height, width), device="meta")
         shadow(images, torch.empty((batch_size, 1, height, width), device="meta"))
     return follower.peak + (weights // 2 if precision == "bf16" else 0)
 
@@ -79,8 +79,8 @@ def estimate_model_memory(
         try:
             with without_memory():
                 network = model.method.build(model.config).eval()
-            sources = model.method.n_sources(model.config)
-            _known[key] = estimate_memory(network, sources, height, width, batch_size, precision, device_type)
+            channels = model.method.n_sources(model.config) * model.method.context_slices(model.config)
+            _known[key] = estimate_memory(network, channels, height, width, batch_size, precision, device_type)
         except (NotImplementedError, RuntimeError):
             _known[key] = None
     return _known[key]

@@ -16,13 +16,13 @@ __all__ = ["check_output", "output_scale", "synthetic_volume"]
 Float32Array = NDArray[np.float32]
 
 
-def output_scale(card: ModelCard, target: Modality, reference: FittedNormaliser) -> FittedNormaliser:
+def output_scale(card: ModelCard, direction: int, reference: FittedNormaliser) -> FittedNormaliser:
     """Return the map from the network's [-1, 1] to the result's intensities.
 
     MR has no unit: its scale is given relative to the reference source (the median ratio over the training cases). CT,
     CBCT and PET have fixed windows in HU and SUV.
     """
-    scale = OutputScale(**card.output[target.value])
+    scale = OutputScale(**card.output_of(direction))
     factor = reference.high if scale.kind == "relative" else 1.0
     return FittedNormaliser(low=scale.low * factor, high=scale.high * factor, clip=False)
 

@@ -123,7 +123,7 @@ class TranslationSession:
 
         prepared, card = base.sources.prepared, self._model.card
         yield from outcome.warn(check_output(predicted.stack, prepared.occupied_slices))
-        scale = output_scale(card, self._target, prepared.fitted[0])
+        scale = output_scale(card, base.sources.direction, prepared.fitted[0])
         result = synthetic_volume(predicted.stack, prepared, scale, self._target, card)
         clock.lap("restore")
         outcome.record = self._record(base, prompt, predicted, scale, clock.seconds, outcome.warnings)
@@ -139,9 +139,9 @@ class TranslationSession:
             return self._base
         device = choose_device(self._device, self._precision, bf16_allowed=self._model.card.bf16_allowed)
         yield from outcome.warn(device.warnings)
-        sources = accept_sources(self._sources, self._model.card, self._reference)
+        sources = accept_sources(self._sources, self._model.card, self._target, self._reference)
         yield from outcome.warn(sources.warnings)
-        ladder = Ladder(self._model, sources.prepared)
+        ladder = Ladder(self._model, sources.prepared, sources.direction)
         settings = yield from ladder.fitting(ladder.first_settings(device, self._batch_size), outcome)
         self._base = _Base(sources, ladder, settings)
         return self._base

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["SliceBatch", "predict_slices"]
+__all__ = ["SliceBatch", "predict_slices", "with_neighbours"]
 
 Float32Array = NDArray[np.float32]
 
@@ -38,6 +38,7 @@ def predict_slices(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     batch_size: int = 1,
+    context: int = 1,
 ) -> Generator[SliceBatch, None, None]:
     """Predict slices batch by batch; each ``next`` is one forward pass.
 
@@ -45,13 +46,15 @@ def predict_slices(
     does not depend on how many others are computed with it: a partial run equals a full run bit for bit.
 
     Args:
-        network: forward(images [B, S, H, W], roi [B, 1, H, W]) -> [B, 1, H, W]; its weights already on ``device``.
+        network: forward(images [B, S * context, H, W], roi [B, 1, H, W]) -> [B, 1, H, W]; its weights already on
+            ``device``.
         images: source channels [S, K, H, W] in [-1, 1].
         roi: prompt [K, H, W] (0, 0.5, 1), or None for no prompt.
         slices: positions along K to predict; None for all.
         device: where to compute.
         precision: ``fp32`` or ``bf16`` (autocast; statistics of norms stay in fp32).
         batch_size: slices a pass.
+        context: neighbouring slices of each source that the network sees.
     """
     wanted = list(range(images.shape[1])) if slices is None else [int(k) for k in slices]
     was_training = network.training
@@ -60,16 +63,35 @@ def predict_slices(
         for start in range(0, len(wanted), batch_size):
             indices = wanted[start : start + batch_size]
             padded = indices + [indices[-1]] * (batch_size - len(indices))
-            values = _forward(network, _gather(images, roi, padded, device), device, precision)
+            values = _forward(network, _gather(images, roi, padded, context, device), device, precision)
             yield SliceBatch(tuple(indices), values[: len(indices)])
     finally:
         network.train(was_training)
 
 
+def with_neighbours(images: NDArray, indices: Sequence[int], context: int, axis: int) -> NDArray:
+    """Return slices with their neighbours as channels: for each source its slices from below to above.
+
+    Args:
+        images: [S, K, H, W] or [K, S, H, W].
+        indices: positions along K.
+        context: slices a source, an odd number; beyond the ends the last slice stands for its neighbours.
+        axis: of K, 1 or 0.
+
+    Returns:
+        [n, S * context, H, W].
+    """
+    around = np.arange(context) - context // 2
+    positions = np.clip(np.asarray(indices)[:, None] + around, 0, images.shape[axis] - 1)  # [n, context]
+    picked = images[:, positions].transpose(1, 0, 2, 3, 4) if axis else images[positions].swapaxes(1, 2)
+    return picked.reshape(len(indices), -1, *images.shape[2:])
+
+
 def _gather(
-    images: Float32Array, roi: Float32Array | None, indices: list[int], device: torch.device | str
+    images: Float32Array, roi: Float32Array | None, indices: list[int], context: int, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
-    stack = torch.from_numpy(np.ascontiguousarray(images[:, indices].swapaxes(0, 1), dtype=np.float32))
+    channels = with_neighbours(images, indices, context, axis=1)
+    stack = torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))
     if roi is None:
         prompt = torch.zeros((len(indices), 1, *images.shape[2:]))
     else:

@@ -11,12 +11,13 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from MedXlateCore.config import read_dataclass, to_mapping
+from MedXlateCore.directions import Direction, choose_direction, modalities_of, parse_direction
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.files import json_text, read_bytes, shown
 from MedXlateCore.transforms.grid_spec import GridSpec
@@ -33,6 +34,7 @@ MAX_DEPTH = 12
 MAX_ITEMS = 20_000
 MAX_TEXT = 8192
 MAX_LIST = 16  # sources, targets
+MAX_DIRECTIONS = 64
 MAX_VOXELS = 2048
 MAX_MULTIPLE = 512
 MAX_MARGIN_MM = 200.0
@@ -73,10 +75,12 @@ class ModelCard:
         sources: required modalities in channel order.
         targets: modalities it makes, in channel order.
         optional_sources: modalities it can do without; their channels follow the required ones.
+        directions: of a model for several directions of translation: each, such as ``T1->T2``. ``sources`` and
+            ``targets`` then list what occurs in any of them, and a translation needs the sources of one.
         prompts: ``region`` if it takes a region of interest, else ``none``.
         grid: ``GridSpec`` as a dictionary.
         normalisers: by modality, a normaliser as a dictionary.
-        output: by target, an ``OutputScale`` as a dictionary.
+        output: by target, or by direction where there are several, an ``OutputScale`` as a dictionary.
         training: how and on what it was trained; free plain data.
         metrics: measured quality with intervals; free plain data.
         licence, intended_use, not_for, citation: texts shown before the first use.
@@ -102,6 +106,7 @@ class ModelCard:
     normalisers: dict[str, dict[str, Any]]
     output: dict[str, dict[str, Any]]
     optional_sources: tuple[str, ...] = ()
+    directions: tuple[str, ...] = ()
     prompts: Literal["none", "region"] = "none"
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -137,12 +142,34 @@ class ModelCard:
         """Required and optional sources in channel order."""
         return (*self.sources, *self.optional_sources)
 
+    def directions_listed(self) -> tuple[Direction, ...]:
+        """Return every direction of translation, in the order that the network knows them by."""
+        if self.directions:
+            return tuple(parse_direction(text, "directions") for text in self.directions)
+        return tuple(Direction(self.sources, target) for target in self.targets)
+
+    def sources_for(self, target: str, present: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the sources that a translation to ``target`` needs, given the modalities that are there.
+
+        With several directions to the target: the first whose sources are all present, else the first.
+
+        Raises:
+            ValueError: the model does not make this target.
+        """
+        known = self.directions_listed()
+        return known[choose_direction(known, target, present)].sources
+
+    def output_of(self, direction: int) -> dict[str, Any]:
+        """Return the ``OutputScale`` of a direction, as a dictionary."""
+        return self.output[self.directions[direction] if self.directions else self.targets[direction]]
+
     def architecture_sha256(self) -> str:
         """Return the SHA-256 of what the weights mean: method, configuration, sources, targets and prompts.
 
         It stands in the card and in the weights' header, so that weights cannot be used with another description.
         """
-        keys = ("method", "config", "sources", "optional_sources", "targets", "prompts")
+        keys = ["method", "config", "sources", "optional_sources", "targets", "prompts"]
+        keys += ["directions"] if self.directions else []
         meaning = {key: to_mapping(getattr(self, key)) for key in keys}
         return hashlib.sha256(json.dumps(meaning, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -305,6 +332,25 @@ def _check_modalities(card: ModelCard) -> None:
             _require(name in _IMAGE_MODALITIES, key, name, f"one of {', '.join(_IMAGE_MODALITIES)}")
     for key, names in (("sources", card.all_sources), ("targets", card.targets)):
         _require(len(set(names)) == len(names), key, ", ".join(names), "each modality once")
+    _check_directions(card)
+
+
+def _check_directions(card: ModelCard) -> None:
+    _require(len(card.directions) <= MAX_DIRECTIONS, "directions", len(card.directions), f"at most {MAX_DIRECTIONS}")
+    if not card.directions:
+        return
+    try:
+        known = card.directions_listed()
+    except UsageError as error:
+        raise _refused(error.found, error.expected, error.where, error.fix) from error
+    spelled = tuple(str(direction) for direction in known)
+    _require(spelled == card.directions, "directions", ", ".join(card.directions), ", ".join(spelled))
+    _require(len(set(spelled)) == len(spelled), "directions", ", ".join(spelled), "each direction once")
+    _require(len({len(d.sources) for d in known}) == 1, "directions", ", ".join(spelled), "as many sources in each")
+    sources, targets = modalities_of(known)
+    _require(card.sources == sources, "sources", ", ".join(card.sources), f"those of the directions: {sources}")
+    _require(card.targets == targets, "targets", ", ".join(card.targets), f"those of the directions: {targets}")
+    _require(not card.optional_sources, "optional_sources", ", ".join(card.optional_sources), "none with directions")
 
 
 def _check_tables(card: ModelCard) -> None:
@@ -318,7 +364,8 @@ def _check_tables(card: ModelCard) -> None:
         raise _refused(error.found, error.expected, error.where, error.fix) from error
     missing = [name for name in card.all_sources if name not in card.normalisers]
     _require(not missing, "normalisers", f"none for {', '.join(missing)}", "one for each source")
-    _require(sorted(scales) == sorted(card.targets), "output", ", ".join(scales), f"one for {', '.join(card.targets)}")
+    wanted = card.directions or card.targets
+    _require(sorted(scales) == sorted(wanted), "output", ", ".join(scales), f"one for {', '.join(wanted)}")
     for name, scale in scales.items():
         _require(scale.low < scale.high, f"output.{name}", f"{scale.low} to {scale.high}", "low below high")
 

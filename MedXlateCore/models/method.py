@@ -7,13 +7,14 @@ Networks see images in [-1, 1]; regions of interest are 0 (background), 0.5 (oed
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
+from MedXlateCore.directions import Direction
 from MedXlateCore.errors import UsageError
 
 __all__ = ["Batch", "Method", "Recipe", "TrainingState", "check_choices"]
@@ -24,21 +25,28 @@ class Batch:
     """Paired training slices.
 
     Attributes:
-        images: source channels [B, S, H, W] in [-1, 1], in the order of the model card's sources.
+        images: source channels [B, S, H, W] in [-1, 1], in the order of the model card's sources. Where the method
+            looks at neighbouring slices, each source has as many channels, in the order of the slices.
         target: target image [B, 1, H, W] in [-1, 1].
         regions: annotated regions [B, 2, H, W], 0 or 1: oedema, core. All zero where nothing is annotated.
         foreground: head or body mask [B, 1, H, W], 0 or 1.
+        direction: position of the batch's direction of translation among those of the run; all slices share it.
     """
 
     images: Tensor
     target: Tensor
     regions: Tensor
     foreground: Tensor
+    direction: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with every tensor changed."""
         return Batch(
-            *(t.to(device, non_blocking=True) for t in (self.images, self.target, self.regions, self.foreground))
+            change(self.images), change(self.target), change(self.regions), change(self.foreground), self.direction
         )
 
 
@@ -94,6 +102,10 @@ class Method(ABC):
         recipe_presets: named recipes for presets whose recipe differs from ``recipe_type()``.
         citation: the paper.
         uses_regions: True if the network takes region prompts.
+        unpaired: True if training sees source and target of different slices and patients.
+
+    A method whose configuration has a field ``directions`` (texts such as ``T1->T2``) learns several directions of
+    translation in one network; the field is filled from the training data's. Others learn one.
     """
 
     name: ClassVar[str]
@@ -103,6 +115,7 @@ class Method(ABC):
     recipe_presets: ClassVar[dict[str, Any]] = {}
     citation: ClassVar[str]
     uses_regions: ClassVar[bool] = False
+    unpaired: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, config: Any) -> nn.Module:
@@ -120,11 +133,48 @@ class Method(ABC):
 
     @abstractmethod
     def n_sources(self, config: Any) -> int:
-        """Return how many source channels the network takes."""
+        """Return how many source volumes the network takes."""
 
     @abstractmethod
     def size_multiple(self, config: Any) -> int:
         """Return the number that height and width must be a multiple of."""
+
+    def context_slices(self, config: Any) -> int:
+        """Return how many neighbouring slices of each source the network sees, an odd number; 1 for the slice alone.
+
+        The network then takes ``n_sources * context_slices`` channels: for each source its slices from below to above.
+        """
+        return 1
+
+    def check_directions(self, config: Any, directions: Sequence[Direction]) -> None:
+        """Check that one network of this configuration can learn these directions.
+
+        Raises:
+            UsageError: ``MX-TRN-013`` (another number of sources than the network takes), ``MX-TRN-014`` (more
+                directions than it can learn).
+        """
+        wanted = self.n_sources(config)
+        for direction in directions:
+            if len(direction.sources) != wanted:
+                raise UsageError(
+                    "MX-TRN-013",
+                    f"the network takes {wanted} sources, but {direction} has {len(direction.sources)}",
+                    expected="as many sources as the network takes",
+                    where="[model.config] and [data]",
+                    fix="set the number of sources in [model.config], or change [data]",
+                )
+        if len(directions) > 1 and not hasattr(config, "directions"):
+            raise UsageError(
+                "MX-TRN-014",
+                f"{len(directions)} directions are given, and {self.name} learns one",
+                expected="one direction, or a method for several such as medprompt",
+                where="[data] directions",
+                fix="train one model for each direction, or choose another method",
+            )
+
+    def towards(self, network: nn.Module, config: Any, direction: int) -> nn.Module:
+        """Return the network for one of its directions: ``forward(images, roi)``, sharing all weights."""
+        return network
 
 
 def check_choices(config: object) -> None:

@@ -74,7 +74,7 @@ class LoadedModel:
     Attributes:
         card: its card.
         network: on the CPU, in evaluation mode; forward(images [B, S, H, W] in [-1, 1], roi [B, 1, H, W] of 0, 0.5, 1)
-            -> [B, 1, H, W] in [-1, 1].
+            -> [B, 1, H, W] in [-1, 1]; for one of several directions see :meth:`towards`.
         method: its method.
         config: the method's configuration.
         path: the package's folder.
@@ -85,6 +85,15 @@ class LoadedModel:
     method: Method
     config: Any
     path: Path
+
+    @property
+    def context_slices(self) -> int:
+        """Neighbouring slices of each source that the network sees."""
+        return self.method.context_slices(self.config)
+
+    def towards(self, direction: int) -> nn.Module:
+        """Return the network for one of the card's directions; it shares all weights with ``network``."""
+        return self.method.towards(self.network, self.config, direction)
 
 
 def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, overwrite: bool = False) -> ModelCard:
@@ -199,7 +208,7 @@ def _architecture(card: ModelCard, where: str) -> _Architecture:
             expected = method.build(config).state_dict()
     except UsageError as error:
         raise _refused_architecture(f"{error.code}, {error.found}", error.expected, where) from error
-    sources, taken = len(card.all_sources), method.n_sources(config)
+    sources, taken = len(card.directions_listed()[0].sources) + len(card.optional_sources), method.n_sources(config)
     if sources != taken:
         raise _refused_architecture(f"the card lists {sources} sources", f"{taken}, as its configuration says", where)
     if card.prompts == "region" and not method.uses_regions:

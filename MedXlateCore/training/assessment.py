@@ -6,6 +6,7 @@ paths of the training data.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from MedXlateCore.config import to_mapping
+from MedXlateCore.directions import modalities_of
 from MedXlateCore.models.method import Method
 from MedXlateCore.models.package import ModelCard, save_package
 from MedXlateCore.models.registry import get_method
@@ -23,7 +25,7 @@ from MedXlateCore.training.cache import PreparedCase
 from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.data import SliceData, TrainingData, mean_image, output_scale
 from MedXlateCore.training.preview import write_preview
-from MedXlateCore.training.validation import Predictor, ValidationResult, baselines, validate_case
+from MedXlateCore.training.validation import Figures, Predictor, ValidationResult, baselines, validate_case
 
 __all__ = ["Assessment", "make_card"]
 
@@ -37,6 +39,8 @@ _PROTOCOL = (
 class Assessment:
     """Everything a run does with its validation cases.
 
+    Figures of a run with several directions have the direction in front of their names: ``T1->T2/none.mae``.
+
     Attributes:
         baselines: figures of the identity and of the mean training image, measured once.
         card: the model's card, without figures.
@@ -49,9 +53,10 @@ class Assessment:
         self._method = get_method(config.model.method)
         self.card = make_card(config, self._method, data, slices, total_steps)
         self.baselines = ValidationResult()
-        if data.val:
-            for case, figures in baselines(data.val, mean_image(slices), config.data.slices):
-                self.baselines.add(case.row.patient, figures)
+        for direction in {case.direction: None for case in data.val}:
+            own = [case for case in data.val if case.direction == direction]
+            for case, figures in baselines(own, mean_image(slices, direction), config.data.slices):
+                self.baselines.add(case.row.patient, self._named(figures, direction))
 
     def validate(
         self, network: nn.Module, device: torch.device, step: int, check: Callable[[], None]
@@ -62,21 +67,32 @@ class Assessment:
             InputError: ``MX-TRN-007``, the network gave values that are not finite.
         """
         settings, result = self._config.training, ValidationResult()
-        encoding = getattr(self._config.architecture(), "prompt_encoding", "two_region")
+        architecture = self._config.architecture()
         predictor = Predictor(
             network=network,
             device=device,
             precision="bf16" if settings.precision == "bf16-mixed" else "fp32",
             batch_size=1 if device.type == "cpu" else settings.batch_size,
-            encoding=encoding if self._method.uses_regions else None,
+            encoding=getattr(architecture, "prompt_encoding", "two_region") if self._method.uses_regions else None,
             check=check,
+            context=self._method.context_slices(architecture),
         )
-        for number, case in enumerate(self._cases):
-            outcome = validate_case(predictor, case, self._config.data.slices)
-            result.add(case.row.patient, outcome.figures, outcome.score)
-            if number < settings.previews:
-                write_preview(outcome, self._config, step, self._folder / "previews")
+        drawn: Counter[int] = Counter()
+        for case in self._cases:
+            single = replace(predictor, network=self._method.towards(network, architecture, case.direction))
+            outcome = validate_case(single, case, self._config.data.slices)
+            result.add(case.row.patient, self._named(outcome.figures, case.direction), outcome.score)
+            if drawn[case.direction] < settings.previews:
+                drawn[case.direction] += 1
+                direction = self._config.towards(self._config.directions[case.direction])
+                write_preview(outcome, direction, step, self._folder / "previews")
         return result
+
+    def _named(self, figures: Figures, direction: int) -> Figures:
+        directions = self._config.directions
+        if len(directions) == 1:
+            return figures
+        return {f"{directions[direction]}/{name}": value for name, value in figures.items()}
 
     def export(self, network: nn.Module, step: int, result: ValidationResult | None = None) -> ModelCard:
         """Write the package, in place of the run's earlier one.
@@ -109,17 +125,24 @@ def make_card(
     Raises:
         InputError: ``MX-MOD-012``, ``[package]`` or the data give a card that cannot be: a name, version or modality.
     """
-    package, target = config.package, config.data.target
+    package, directions = config.package, config.directions
+    sources, targets = modalities_of(directions)
+    several = tuple(map(str, directions)) if len(directions) > 1 else ()
+    scales = [
+        output_scale([case for case in data.train if case.direction == n], direction.sources[0], direction.target)
+        for n, direction in enumerate(directions)
+    ]
     return ModelCard(
         name=package.name,
         version=package.version,
         method=config.model.method,
         config=to_mapping(config.architecture()),
-        sources=config.data.sources,
-        targets=(target,),
+        sources=sources,
+        targets=targets,
+        directions=several,
         grid=config.grid.to_dict(),
-        normalisers={name: dict(config.intensity[name]) for name in config.modalities},
-        output={target: output_scale(data.train, config.data.sources[0], target)},
+        normalisers={name: dict(config.intensity[name]) for name in dict.fromkeys((*sources, *targets))},
+        output=dict(zip(several or targets, scales, strict=True)),
         prompts="region" if method.uses_regions else "none",
         training={
             "data": package.training_data,

@@ -50,6 +50,7 @@ class PreparedCase:
         grid: the model grid.
         image_sha256: hash of the first source's file.
         warnings: what was noticed while preparing.
+        direction: position of the direction of translation among those of the run; a case has an entry for each.
     """
 
     row: CaseRow
@@ -61,6 +62,7 @@ class PreparedCase:
     grid: Geometry
     image_sha256: str
     warnings: tuple[Warned, ...]
+    direction: int = 0
 
     @property
     def images(self) -> NDArray[np.floating]:
@@ -87,8 +89,14 @@ def _mapped(path: Path) -> NDArray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def open_case(row: CaseRow, config: TrainingConfig, folder: Path) -> PreparedCase:
+def open_case(row: CaseRow, config: TrainingConfig, folder: Path, direction: int = 0) -> PreparedCase:
     """Return a prepared case, from the cache where it is there, else after preparing and storing it.
+
+    Args:
+        row: the case.
+        config: the run's configuration with one direction only (``TrainingConfig.towards``).
+        folder: of the cache.
+        direction: position of that direction among those of the run.
 
     Raises:
         InputError: from reading, checking or normalising a volume; the message names the case.
@@ -114,6 +122,7 @@ def open_case(row: CaseRow, config: TrainingConfig, folder: Path) -> PreparedCas
         grid=Geometry(tuple(facts["plan"]["grid"]["shape"]), np.array(facts["plan"]["grid"]["affine_ras"])),
         image_sha256=hashes[config.data.sources[0]],
         warnings=tuple(Warned(**warning) for warning in facts["warnings"]),
+        direction=direction,
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from MedXlateCore.config import nearest, parse_toml, read_dataclass, read_toml, set_value, to_mapping
+from MedXlateCore.directions import Direction, modalities_of, parse_direction
 from MedXlateCore.errors import UsageError
 from MedXlateCore.models.registry import get_method, get_preset, get_recipe_preset
 from MedXlateCore.prompts.roi import DEFAULT_LABELS, regions_from_labels
@@ -61,6 +62,7 @@ class DataTable:
         table: CSV file with the columns ``case, patient, split``, one per modality, and optionally ``seg``.
         sources: source modalities in channel order; the first one's grid is the reference.
         target: modality to make.
+        directions: instead of both: several directions for one network, such as ``["T1->T2", "T2->T1"]``.
         roi: column of the lesion label maps; ``none`` if there are none.
         labels: label values by region (oedema, core).
         ignored_labels: label values that are neither, such as tissue classes; any other value is an error.
@@ -75,6 +77,7 @@ class DataTable:
     table: str = ""
     sources: tuple[str, ...] = ()
     target: str = ""
+    directions: tuple[str, ...] = ()
     roi: str | None = "seg"
     labels: dict[str, tuple[int, ...]] = field(default_factory=lambda: {k: tuple(v) for k, v in DEFAULT_LABELS.items()})
     ignored_labels: tuple[int, ...] = ()
@@ -177,15 +180,16 @@ class TrainingConfig:
         slices = self.data.slices
         _require(slices is None or 0 <= slices[0] < slices[1], "data.slices", slices, "0 <= first < past the last")
         _require(self.data.workers >= 1, "data.workers", self.data.workers, "at least 1")
-        missing = [name for name in self.modalities if name not in self.intensity]
+        wanted = [name for names in modalities_of(self.directions) for name in names]
+        missing = [name for name in wanted if name not in self.intensity]
         if missing:
             raise UsageError(
                 "MX-USE-048",
                 f"the table [intensity.{missing[0]}] is missing",
-                expected=f"one table for each of {', '.join(self.modalities)}",
+                expected=f"one table for each of {', '.join(dict.fromkeys(wanted))}",
                 fix='add it, for example with kind = "percentile", lower = 0.5, upper = 99.5',
             )
-        for name in self.modalities:
+        for name in wanted:
             normaliser_from_dict(self.intensity[name])
         regions_from_labels(np.zeros(1), self.data.labels)
 
@@ -198,8 +202,20 @@ class TrainingConfig:
         return get_recipe_preset(get_method(self.model.method), self.model.preset, self.recipe, "[recipe]")
 
     @property
+    def directions(self) -> tuple[Direction, ...]:
+        """What the network learns: the directions that ``[data]`` lists, or the one from its sources to its target."""
+        if self.data.directions:
+            return tuple(parse_direction(text, "[data] directions") for text in self.data.directions)
+        return (Direction(self.data.sources, self.data.target),)
+
+    def towards(self, direction: Direction) -> TrainingConfig:
+        """Return the configuration with this direction only, as if the data had no other."""
+        data = replace(self.data, sources=direction.sources, target=direction.target, directions=())
+        return replace(self, data=data)
+
+    @property
     def modalities(self) -> tuple[str, ...]:
-        """Sources in channel order, then the target."""
+        """Sources in channel order, then the target; of a configuration with one direction."""
         return (*self.data.sources, self.data.target)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -258,24 +274,25 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str = "configuration"
 
     Raises:
         UsageError: ``MX-USE-040`` to ``MX-USE-048``; ``MX-MOD-001`` to ``-006`` (method, preset, architecture);
-            ``MX-TRN-013``, the network does not take as many sources as the data have.
+            ``MX-TRN-013``, ``MX-TRN-014``, or what else the method refuses about the directions.
     """
-    config = read_dataclass(TrainingConfig, _canonical(mapping), where)
+    config = _told_directions(read_dataclass(TrainingConfig, _canonical(mapping), where))
     method, architecture = get_method(config.model.method), config.architecture()
-    if method.n_sources(architecture) != len(config.data.sources):
-        raise UsageError(
-            "MX-TRN-013",
-            f"the network takes {method.n_sources(architecture)} sources, but [data] names {len(config.data.sources)}",
-            expected="as many sources as the network takes",
-            where=f"{where} [model.config] and [data] sources",
-            fix="set inputs in [model.config], or change sources",
-        )
+    method.check_directions(architecture, config.directions)
     multiple = method.size_multiple(architecture)
     i, j, k = config.grid.size_multiple
     grid = replace(config.grid, size_multiple=(math.lcm(i, multiple), math.lcm(j, multiple), k))
     model = replace(config.model, config=to_mapping(architecture))  # spelled out: a preset may change
     recipe = to_mapping(config.recipe_config())
     return replace(config, model=model, recipe=recipe, grid=grid, package=_named(config))
+
+
+def _told_directions(config: TrainingConfig) -> TrainingConfig:
+    """Tell a method for several directions which these are, in its own configuration."""
+    if not hasattr(config.architecture(), "directions"):
+        return config
+    known = {**config.model.config, "directions": [str(direction) for direction in config.directions]}
+    return replace(config, model=replace(config.model, config=known))
 
 
 def list_presets() -> list[str]:
@@ -321,7 +338,12 @@ def _check_length(training: TrainingTable) -> None:
 
 def _check_modalities(data: DataTable) -> None:
     problem = ""
-    if not data.sources:
+    if data.directions:
+        if data.sources or data.target:
+            problem = "both directions and sources or target are given"
+        elif len(set(data.directions)) != len(data.directions):
+            problem = "a direction is given twice"
+    elif not data.sources:
         problem = "no source modality is given"
     elif not data.target:
         problem = "no target modality is given"
@@ -333,7 +355,7 @@ def _check_modalities(data: DataTable) -> None:
         raise UsageError(
             "MX-USE-047",
             problem,
-            expected='different modalities, such as sources = ["T1", "T2"] and target = "T1ce"',
+            expected='different modalities, such as sources = ["T1", "T2"] and target = "T1ce", or directions alone',
             where="[data]",
             fix="correct sources and target",
         )
@@ -348,6 +370,8 @@ def _canonical(mapping: Mapping[str, Any]) -> dict[str, Any]:
             data["sources"] = [Modality.parse(name).value for name in sources]
         if isinstance(target := data.get("target"), str) and target:
             data["target"] = Modality.parse(target).value
+        if isinstance(texts := data.get("directions"), list) and all(isinstance(text, str) for text in texts):
+            data["directions"] = [str(parse_direction(text, "[data] directions")) for text in texts]
     if isinstance(intensity := result.get("intensity"), dict):
         result["intensity"] = {Modality.parse(name).value: rule for name, rule in intensity.items()}
     return {"grid": {}, "intensity": {}, "data": {}, "training": {}, **result}
@@ -356,7 +380,9 @@ def _canonical(mapping: Mapping[str, Any]) -> dict[str, Any]:
 def _named(config: TrainingConfig) -> PackageTable:
     if config.package.name != PackageTable.name:
         return config.package
-    task = "-".join([*config.data.sources, "to", config.data.target]).lower()
+    several = config.data.directions
+    task = f"{len(several)}-directions" if several else f"{'-'.join(config.data.sources)}-to-{config.data.target}"
+    task = task.lower()
     return replace(config.package, name=f"{config.model.method}-{config.model.preset}-{task}")
 
 

@@ -1,7 +1,8 @@
 """Training data: prepared cases, the slices they hold, and the order in which training sees them.
 
 Nothing is held in memory: batches are read from memory-mapped arrays. The order is a pure function of the seed and of
-the position in the stream, so that a resumed run goes on exactly where it stopped.
+the position in the stream, so that a resumed run goes on exactly where it stopped. With several directions of
+translation a case has an entry for each, and every batch holds one direction.
 
 All slices of a batch need one size. Where the grid's crop leaves cases with different sizes, slices are padded in the
 middle of the largest size of the training cases (images with -1, the background; masks with 0). Validation and
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from MedXlateCore.errors import InputError, Warned
 from MedXlateCore.files import remove_stale_temporaries
+from MedXlateCore.inference.slices import with_neighbours
 from MedXlateCore.models.method import Batch
 from MedXlateCore.training.cache import PreparedCase, open_case
 from MedXlateCore.training.config import TrainingConfig
@@ -52,7 +54,9 @@ class TrainingData:
 
     def fingerprint(self) -> str:
         """Return a hash of the cases' names, splits and content."""
-        lines = [f"{case.row.split} {case.row.case} {case.key}" for case in (*self.train, *self.val)]
+        cases = (*self.train, *self.val)
+        lines = [f"{case.row.split} {case.row.case} {case.key}" + f" {case.direction}" * bool(case.direction)
+                 for case in cases]  # fmt: skip
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -69,28 +73,35 @@ def prepare_data(
     Raises:
         UsageError, InputError: from the table (``MX-DAT-001`` to ``-009``) or from a case; the message names the case.
     """
-    table = read_table(config.data)
-    val = table.split("val")[: config.training.validation_cases or None]
-    rows = [*table.split("train"), *val]
+    wanted: list[tuple[CaseRow, TrainingConfig, int]] = []
+    warnings: list[Warned] = []
+    for number, direction in enumerate(config.directions):
+        single = config.towards(direction)
+        table = read_table(single.data)
+        val = table.split("val")[: config.training.validation_cases or None]
+        wanted += [(row, single, number) for row in (*table.split("train"), *val)]
+        warnings += table.warnings
     cache.mkdir(parents=True, exist_ok=True)
     remove_stale_temporaries(cache)
     cases: list[PreparedCase] = []
 
-    def prepare(row: CaseRow) -> PreparedCase:
-        """Prepare one case, or find it in the cache."""
-        return open_case(row, config, cache)
+    def prepare(entry: tuple[CaseRow, TrainingConfig, int]) -> PreparedCase:
+        """Prepare one case for one direction, or find it in the cache."""
+        row, single, number = entry
+        return open_case(row, single, cache, number)
 
     with ThreadPoolExecutor(config.data.workers) as pool:
         try:
-            for case in pool.map(prepare, rows):
+            for case in pool.map(prepare, wanted):
                 cases.append(case)
-                progress(len(cases), len(rows))
+                progress(len(cases), len(wanted))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     images = ((case.image_sha256[:16], case.row.split, case.row.case) for case in cases)
-    check_leakage(images, f"{config.data.sources[0]} image", Path(config.data.table))
-    warnings = [*table.warnings, *(_named(w, case) for case in cases for w in case.warnings)]
+    check_leakage(images, "image", Path(config.data.table))
+    warnings += [_named(w, case) for case in cases for w in case.warnings]
+    warnings = list(dict.fromkeys(warnings))
     train = tuple(case for case in cases if case.row.split == "train")
     return TrainingData(train, tuple(case for case in cases if case.row.split == "val"), tuple(warnings))
 
@@ -109,12 +120,27 @@ def used_slices(case: PreparedCase, window: tuple[int, int] | None) -> list[int]
 class SliceData:
     """The training slices of all cases, numbered in order of cases and positions.
 
+    Args:
+        cases: prepared cases, of one direction or more.
+        window: first and past-the-last slice to use; None for all.
+        context: neighbouring slices of each source that a network sees, an odd number; at the ends of a stack the last
+            slice stands for its missing neighbours.
+        unpaired: give each source slice the target of another slice, drawn from all cases.
+
     Raises:
         InputError: ``MX-DAT-011``, no case has a slice that shows anything.
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], window: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        window: tuple[int, int] | None = None,
+        *,
+        context: int = 1,
+        unpaired: bool = False,
+    ) -> None:
         self.cases = tuple(cases)
+        self._context, self._unpaired = context, unpaired
         self._index = [(n, k) for n, case in enumerate(self.cases) for k in used_slices(case, window)]
         if not self._index:
             raise InputError(
@@ -125,42 +151,74 @@ class SliceData:
                 fix="check [data] slices and the volumes",
             )
         self.size = tuple(max(sizes) for sizes in zip(*(case.size for case in self.cases), strict=True))
+        by_direction: dict[int, list[int]] = {}
+        for number, (n, _) in enumerate(self._index):
+            by_direction.setdefault(self.cases[n].direction, []).append(number)
+        self._by_direction = sorted(by_direction.items())
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def batch(self, numbers: Sequence[int], mirrored: Sequence[bool] | None = None) -> Batch:
-        """Read slices.
+    @property
+    def directions(self) -> tuple[int, ...]:
+        """Positions of the directions that any slice is there for."""
+        return tuple(direction for direction, _ in self._by_direction)
+
+    def numbers_of(self, direction: int) -> list[int]:
+        """Return the numbers of a direction's slices."""
+        return dict(self._by_direction)[direction]
+
+    def batch(
+        self, numbers: Sequence[int], mirrored: Sequence[bool] | None = None, targets: Sequence[int] | None = None
+    ) -> Batch:
+        """Read slices of one direction.
 
         Args:
             numbers: which slices.
             mirrored: for each, whether it is mirrored left-right.
+            targets: slices whose targets are used instead of their own (unpaired training).
 
         Returns:
             A batch on the CPU, all slices of the size ``self.size`` (height, width).
         """
         height, width = self.size
-        n_channels = self.cases[0].shape[1]
+        n_channels = (self.cases[0].shape[1] - 1) * self._context + 1
         images = np.full((len(numbers), n_channels, height, width), -1.0, dtype=np.float32)
         masks = np.zeros((len(numbers), 3, height, width), dtype=np.float32)
         for position, number in enumerate(numbers):
-            case, k = self._index[number]
-            rows, columns = centred(self.cases[case].size, self.size)
-            images[position, :, rows, columns] = self.cases[case].images[k]
-            masks[position, :, rows, columns] = self.cases[case].masks[k]
+            case, k = self._case(number)
+            rows, columns = centred(case.size, self.size)
+            images[position, :-1, rows, columns] = with_neighbours(case.images[:, :-1], [k], self._context, axis=0)[0]
+            masks[position, :, rows, columns] = case.masks[k]
+            case, k = self._case(number if targets is None else targets[position])
+            rows, columns = centred(case.size, self.size)
+            images[position, -1, rows, columns] = case.images[k, -1]
             if mirrored is not None and mirrored[position]:
                 images[position] = images[position, ..., ::-1].copy()
                 masks[position] = masks[position, ..., ::-1].copy()
         whole, marks = torch.from_numpy(images), torch.from_numpy(masks)
-        return Batch(whole[:, :-1], whole[:, -1:], marks[:, :2], marks[:, 2:])
+        direction = self._case(numbers[0])[0].direction
+        return Batch(whole[:, :-1], whole[:, -1:], marks[:, :2], marks[:, 2:], direction)
 
     def at_step(self, step: int, config: TrainingConfig, rank: int = 0, world_size: int = 1) -> Batch:
-        """Return the batch of an optimiser step for one of ``world_size`` processes; depends on nothing but these."""
+        """Return the batch of an optimiser step for one of ``world_size`` processes; depends on nothing but these.
+
+        Directions take turns, in an order that is shuffled every round; all processes have the same one.
+        """
         size, seed = config.training.batch_size, config.training.seed
-        start = (step * world_size + rank) * size
-        numbers = stream_positions(len(self), seed, start, size)
+        turn = _epoch_order(len(self._by_direction), seed, step // len(self._by_direction))
+        own = self._by_direction[turn[step % len(self._by_direction)]][1]
+        start = (step // len(self._by_direction) * world_size + rank) * size
+        numbers = [own[n] for n in stream_positions(len(own), seed, start, size)]
         draws = np.random.default_rng([seed, step, rank]).random(size)
-        return self.batch(numbers, [bool(draw < 0.5) for draw in draws] if config.training.flip else None)
+        mirrored = [bool(draw < 0.5) for draw in draws] if config.training.flip else None
+        others = np.random.default_rng([seed, step, rank, 1]).choice(own, size).tolist() if self._unpaired else None
+        return self.batch(numbers, mirrored, others)
+
+    def _case(self, number: int) -> tuple[PreparedCase, int]:
+        """Return the case of a slice, and its position there."""
+        n, k = self._index[number]
+        return self.cases[n], k
 
 
 def centred(size: Sequence[int], within: Sequence[int]) -> tuple[slice, slice]:
@@ -190,11 +248,11 @@ def _epoch_order(n_slices: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(n_slices)
 
 
-def mean_image(data: SliceData) -> Float32Array:
-    """Return the mean training target [H, W], over at most 512 slices: the baseline that knows no patient."""
-    step = max(1, -(-len(data) // _MEAN_IMAGE_SLICES))
+def mean_image(data: SliceData, direction: int = 0) -> Float32Array:
+    """Return a direction's mean training target [H, W], over at most 512 slices: the baseline that knows no patient."""
+    own = data.numbers_of(direction)
+    numbers = own[:: max(1, -(-len(own) // _MEAN_IMAGE_SLICES))]
     total = np.zeros(data.size, dtype=np.float64)
-    numbers = range(0, len(data), step)
     for number in numbers:
         total += data.batch([number]).target[0, 0].numpy()
     return (total / len(numbers)).astype(np.float32)

@@ -11,7 +11,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import cast
 
@@ -66,7 +65,9 @@ class Trainer:
         self.config, self.folder, self.data, self.fabric = config, folder, data, fabric
         self.interruption = interruption
         settings = config.training
-        self.slices = SliceData(data.train, config.data.slices)
+        method, architecture = get_method(config.model.method), config.architecture()
+        context = method.context_slices(architecture)
+        self.slices = SliceData(data.train, config.data.slices, context=context, unpaired=method.unpaired)
         self.total = steps_of(settings, len(self.slices), fabric.world_size)
         epoch = max(1, math.ceil(len(self.slices) / (settings.batch_size * fabric.world_size)))
         self.validate_every = settings.validate_every or epoch
@@ -74,7 +75,7 @@ class Trainer:
         self.assessment = Assessment(config, folder, data, self.slices, self.total)
 
         torch.manual_seed(settings.seed)
-        self.recipe = get_method(config.model.method).recipe(config.architecture(), config.recipe_config())
+        self.recipe = method.recipe(architecture, config.recipe_config())
         self.networks = self.recipe.networks()
         wrapped = {name: fabric.setup_module(network) for name, network in self.networks.items()}
         self.optimisers = self.recipe.optimisers(settings.learning_rate)
@@ -138,7 +139,7 @@ class Trainer:
         """Read a step's batch; runs in a thread of its own, one step ahead."""
         batch = self.slices.at_step(step, self.config, self.fabric.global_rank, self.fabric.world_size)
         if self.fabric.device.type == "cuda":
-            batch = Batch(*(getattr(batch, f.name).contiguous().pin_memory() for f in fields(batch)))
+            batch = batch.mapped(lambda tensor: tensor.contiguous().pin_memory())
         return batch
 
     def _step(self, batch: Batch) -> None:

@@ -26,6 +26,12 @@ _RANGE = (-1.0, 1.0)
 def write_preview(result: CaseResult, config: TrainingConfig, step: int, folder: Path) -> Path:
     """Write a PNG of the slice with the largest lesion, or of the middle one, in the network's intensities.
 
+    Args:
+        result: the case's predictions.
+        config: the run's configuration, of the case's direction only.
+        step: optimiser steps so far.
+        folder: of the pictures.
+
     Raises:
         ResourceError: ``MX-FIL-010`` to ``-016``, the picture cannot be written.
     """

@@ -19,7 +19,18 @@ from MedXlateCore.files import read_bytes, require_file
 from MedXlateCore.training.config import DataTable, expanded
 from MedXlateCore.volume import Modality
 
-__all__ = ["SPLITS", "CaseRow", "CaseTable", "check_names", "file_of_case", "image_columns", "read_csv", "read_table"]
+__all__ = [
+    "SPLITS",
+    "CaseRow",
+    "CaseTable",
+    "check_leakage",
+    "check_names",
+    "file_of_case",
+    "image_columns",
+    "modality_of_column",
+    "read_csv",
+    "read_table",
+]
 
 SPLITS = ("train", "val", "test")
 _LIMIT_BYTES = 64 << 20
@@ -179,7 +190,7 @@ def image_columns(
     by_modality: dict[str, str] = {}
     problem = next((f"the column '{name}' occurs twice" for name in header if name and header.count(name) > 1), "")
     for name in header:
-        modality = _modality(name)
+        modality = modality_of_column(name)
         if modality in modalities:
             if modality in by_modality:
                 problem = problem or f"the columns '{by_modality[modality]}' and '{name}' both mean {modality}"
@@ -200,7 +211,8 @@ def image_columns(
     return by_modality
 
 
-def _modality(name: str) -> str:
+def modality_of_column(name: str) -> str:
+    """Return the modality that a column's name stands for; empty for a column that is no image."""
     try:
         return Modality.parse(name).value
     except UsageError:  # a column that is not an image, such as case or age

@@ -27,7 +27,7 @@ from MedXlateCore.prompts.roi import encode_regions, sham_regions
 from MedXlateCore.training.cache import PreparedCase
 from MedXlateCore.training.data import fit_to_size, used_slices
 
-__all__ = ["CaseResult", "Predictor", "ValidationResult", "baselines", "diverged", "validate_case"]
+__all__ = ["CaseResult", "Figures", "Predictor", "ValidationResult", "baselines", "diverged", "validate_case"]
 
 Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -46,6 +46,7 @@ class Predictor:
         batch_size: slices a pass; 1 on a CPU, as in translation, so that both give the same bits.
         encoding: prompt encoding of the network, or None if it takes no prompt.
         check: called between passes; may raise to stop.
+        context: neighbouring slices of each source that the network sees.
     """
 
     network: nn.Module
@@ -54,6 +55,7 @@ class Predictor:
     batch_size: int = 1
     encoding: str | None = "two_region"
     check: Callable[[], None] = lambda: None
+    context: int = 1
 
     def predict(self, images: Float32Array, prompt: Float32Array | None, slices: Sequence[int]) -> Float32Array:
         """Predict some slices of images [S, K, H, W]; the others stay background (-1). Returns [K, H, W].
@@ -70,6 +72,7 @@ class Predictor:
             device=self.device,
             precision=self.precision,
             batch_size=self.batch_size,
+            context=self.context,
         )
         for batch in batches:
             self.check()

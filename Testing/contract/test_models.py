@@ -48,7 +48,7 @@ def trained_like(network, seed=1):
 
 def inputs(method, config, n=2, size=(SIZE, SIZE), seed=0):
     generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(n, method.n_sources(config), *size, generator=generator) * 2 - 1
+    images = torch.rand(n, method.n_sources(config) * method.context_slices(config), *size, generator=generator) * 2 - 1
     roi = torch.zeros(n, 1, *size)
     roi[:, :, 8:20, 8:20] = 0.5
     roi[:, :, 12:16, 12:16] = 1.0
