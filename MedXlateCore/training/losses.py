@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["l1", "lsgan_discriminator", "lsgan_generator", "masked_l1"]
+__all__ = ["l1", "lsgan_discriminator", "lsgan_generator", "masked_l1", "ssim_loss"]
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -35,3 +35,33 @@ def lsgan_discriminator(real: Tensor, fake: Tensor, *, half: bool = True) -> Ten
 def lsgan_generator(fake: Tensor) -> Tensor:
     """Return the least-squares adversarial loss of a generator: scores of its images are to be 1."""
     return functional.mse_loss(fake, torch.ones_like(fake))
+
+
+def ssim_loss(prediction: Tensor, target: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
+    """Return 1 - SSIM with a Gaussian window, averaged over the places where the window lies inside the image.
+
+    Wang et al., IEEE TIP 2004, with K1 = 0.01, K2 = 0.03, biased variances and a range of 1.
+
+    Args:
+        prediction: images [B, C, H, W] in [0, 1], H and W at least ``window``.
+        target: images of the same shape.
+        window: side of the window, pixels.
+        sigma: of the Gaussian, pixels.
+    """
+    channels = prediction.shape[1]
+    offsets = torch.arange(window, device=prediction.device, dtype=torch.float32) - (window - 1) / 2
+    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
+    weights = (weights / weights.sum()).expand(channels, 1, 1, window)
+
+    def smooth(x: Tensor) -> Tensor:
+        """Take the window's mean at each place."""
+        rows = functional.conv2d(x, weights, groups=channels)
+        return functional.conv2d(rows, weights.transpose(2, 3), groups=channels)
+
+    x, y = prediction.float(), target.float()
+    mean_x, mean_y = smooth(x), smooth(y)
+    variance_x, variance_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+    structure = (2 * covariance + 0.03**2) / (variance_x + variance_y + 0.03**2)
+    return 1 - (luminance * structure).mean()

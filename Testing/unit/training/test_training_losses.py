@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torch import nn
 
 from MedXlateCore.training.average import WeightAverage
-from MedXlateCore.training.losses import l1, lsgan_discriminator, lsgan_generator, masked_l1
+from MedXlateCore.training.losses import l1, lsgan_discriminator, lsgan_generator, masked_l1, ssim_loss
 
 
 def test_l1_is_the_mean_absolute_difference():
@@ -26,6 +27,21 @@ def test_the_least_squares_losses_have_the_published_form():
     assert float(lsgan_discriminator(real, fake, half=False)) == pytest.approx(0.3125)
     assert float(lsgan_generator(fake)) == pytest.approx(0.5625)
     assert float(lsgan_discriminator(torch.ones(3), torch.zeros(3))) == 0
+
+
+def test_the_ssim_loss_is_one_minus_the_usual_ssim():
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 1, 40, 33, generator=rng)
+    made = (truth + 0.2 * torch.rand(truth.shape, generator=rng)).clamp(0, 1)
+    own = [
+        structural_similarity(
+            t[0].numpy(), m[0].numpy(), data_range=1.0, gaussian_weights=True, sigma=1.5, win_size=11,
+            use_sample_covariance=False,
+        )
+        for t, m in zip(truth, made, strict=True)
+    ]  # fmt: skip
+    assert float(ssim_loss(made, truth)) == pytest.approx(1 - sum(own) / 2, abs=2e-5)
+    assert float(ssim_loss(truth, truth)) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_average_follows_and_counters_are_copied():

@@ -29,7 +29,6 @@ from MedXlateCore.training.interruption import Interrupted, Interruption
 from MedXlateCore.training.loop import step_seed
 from MedXlateCore.training.run import config_of_run, train
 from MedXlateCore.training.validation import Predictor, validate_case
-from MedXlateCore.volume import Modality
 
 Configure = Callable[..., TrainingConfig]
 
@@ -364,7 +363,7 @@ def test_validation_and_translation_give_the_same_bits(finished_run, shared_cach
     sources = [read_volume(case.row.images[name], name) for name in ("T1", "T2")]
     roi = read_volume(case.row.regions, "label") if prompted else None
     synthetic = translate(sources, model, roi=roi, device="cpu").run()
-    scale = output_scale(model.card, Modality.T1CE, case.fitted["T1"])
+    scale = output_scale(model.card, 0, case.fitted["T1"])
     predicted = result.predictions["given" if prompted else "none"]
     assert np.array_equal(synthetic.array, scale.invert(unstack(predicted)))
 
