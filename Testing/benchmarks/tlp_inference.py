@@ -17,19 +17,17 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import platform
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measure import MIB, compare_slices, machine, measured, profile_of
 from plain_tlp import plain_forward
-from side import Side, memory_of_call, serve
+from side import Side, serve
 from torch import Tensor
 
 from MedXlateCore.config import to_mapping
@@ -43,7 +41,6 @@ from MedXlateCore.pipeline import translate
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SLICE, WHOLE, DEPTH = (192, 160), (240, 240), 155
-MIB = 2**20
 
 
 def main() -> int:
@@ -66,9 +63,9 @@ def main() -> int:
     script = Path(__file__)
     plain, ours = (Side(script, name, options.threads, "--device", options.device) for name in ("plain", "ours"))
     report: dict[str, Any] = {"machine": ours.call("machine")}
-    report["per_slice_fp32"] = compare(plain, ours, options.rounds, "fp32")
+    report["per_slice_fp32"] = compare_slices(plain, ours, options.rounds, SLICE, "fp32")
     if options.bf16:
-        report["per_slice_bf16"] = compare(plain, ours, options.rounds, "bf16")
+        report["per_slice_bf16"] = compare_slices(plain, ours, options.rounds, SLICE, "bf16")
     if options.volume:
         report["volume"] = compare_volume(plain, ours, options.slices)
     if options.profile:
@@ -81,28 +78,6 @@ def main() -> int:
     if options.json:
         options.json.write_text(text + "\n", encoding="utf-8")
     return 0
-
-
-def compare(plain: Side, ours: Side, rounds: int, precision: str) -> dict[str, float]:
-    """Compare one slice of 192 x 160, side by side, round by round."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {"plain": f"{folder}/plain.npy", "ours": f"{folder}/ours.npy"}
-        pairs = []
-        for _ in range(rounds + 1):  # the first warms up
-            a = plain.call("plain_slice", size=SLICE, out=paths["plain"])
-            b = ours.call("our_slice", size=SLICE, out=paths["ours"], precision=precision)
-            pairs.append((a, b))
-        difference = float(np.abs(np.load(paths["plain"]) - np.load(paths["ours"])).max())
-    rest = pairs[1:]
-    return {
-        "plain_s": statistics.median(a["seconds"] for a, _ in rest),
-        "ours_s": statistics.median(b["seconds"] for _, b in rest),
-        "speedup": round(statistics.median(a["seconds"] / b["seconds"] for a, b in rest), 2),
-        "max_difference": difference,
-        "plain_memory_mib": max(a["memory"] for a, _ in pairs) / MIB,
-        "ours_memory_mib": max(b["memory"] for _, b in pairs) / MIB,
-        "memory_ratio": round(max(b["memory"] for _, b in pairs) / max(a["memory"] for a, _ in pairs), 3),
-    }
 
 
 def compare_volume(plain: Side, ours: Side, slices: int) -> dict[str, float]:
@@ -123,31 +98,12 @@ def compare_volume(plain: Side, ours: Side, slices: int) -> dict[str, float]:
 # ---- jobs of the sides ------------------------------------------------------------------------------------------
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Say on what the figures were measured, with the machine's own peaks of convolution and matrix product."""
-    convolution = torch.nn.Conv2d(192, 192, 3, padding=1, bias=False, device=device)
-    image, square = torch.randn(1, 192, 96, 80, device=device), torch.randn(1536, 1536, device=device)
-    with torch.inference_mode():
-        best = {
-            "conv": min(_measured(device, lambda: convolution(image))[0] for _ in range(30)),
-            "matmul": min(_measured(device, lambda: square @ square)[0] for _ in range(30)),
-        }
-    return {
-        "processor": platform.processor() or platform.machine(), "cpu": _cpu_model(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__, "python": platform.python_version(), "system": platform.system(),
-        "convolution_peak_gflops": round(2 * 192 * 192 * 9 * 96 * 80 / best["conv"] / 1e9, 1),
-        "matrix_product_peak_gflops": round(2 * 1536**3 / best["matmul"] / 1e9, 1),
-    }  # fmt: skip
-
-
 def plain_slice(device: torch.device, size: tuple[int, int], out: str | None = None) -> dict[str, Any]:
     """Compute one slice with the plain transcription."""
     weights = _weights(device)
     images, roi = (tensor.to(device) for tensor in _inputs(*size))
     with torch.inference_mode():
-        seconds, memory, result = _measured(device, lambda: plain_forward(weights, images, roi))
+        seconds, memory, result = measured(device, lambda: plain_forward(weights, images, roi))
     if out:
         np.save(out, result[:, 0].cpu().numpy())
     return {"seconds": seconds, "memory": memory}
@@ -160,7 +116,7 @@ def our_slice(
     images, roi = _inputs(*size)
     stack, prompt, network = images.swapaxes(0, 1).numpy(), roi[:, 0].numpy(), _network().to(device)
     call = functools.partial(predict_slices, network, stack, prompt, device=device, precision=precision)
-    seconds, memory, batch = _measured(device, lambda: next(call()))
+    seconds, memory, batch = measured(device, lambda: next(call()))
     if out:
         np.save(out, batch.values)
     return {"seconds": seconds, "memory": memory}
@@ -170,7 +126,7 @@ def our_volume(device: torch.device) -> dict[str, Any]:
     """Translate a whole head with the library's default settings."""
     head = render_subject(build_subject(5, (*WHOLE, DEPTH), (1.0, 1.0, 1.0)), ("T1", "T2"), brain_only=True)
     run = translate(list(head.values()), package(), device=str(device))
-    seconds, memory, result = _measured(device, run.run)
+    seconds, memory, result = measured(device, run.run)
     if not np.isfinite(result.array).all() or result.geometry.shape != (*WHOLE, DEPTH):
         raise RuntimeError("the result is not a finite volume on the source's grid")
     compute = run.record.compute
@@ -184,12 +140,7 @@ def profile(device: torch.device) -> dict[str, Any]:
     """Return the operations that take the most time in one slice, with their share."""
     images, roi = (tensor.to(device) for tensor in _inputs(*SLICE))
     network = _network().to(device)
-    with torch.inference_mode(), torch.profiler.profile() as record:
-        network(images, roi)
-    field = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    rows = sorted(record.key_averages(), key=lambda row: -getattr(row, field))
-    total = sum(getattr(row, field) for row in rows)
-    return {"operations": {row.key: round(getattr(row, field) / total, 3) for row in rows[:8]}}
+    return {"operations": profile_of(device, lambda: network(images, roi))}
 
 
 def errors(device: torch.device) -> dict[str, Any]:
@@ -203,18 +154,6 @@ def errors(device: torch.device) -> dict[str, Any]:
 
 
 JOBS = {job.__name__: job for job in (machine, plain_slice, our_slice, our_volume, profile, errors)}
-
-
-def _measured(device: torch.device, call: Callable[[], Any]) -> tuple[float, int | None, Any]:
-    """Return seconds, how far memory rose (the GPU's on a GPU), and the result."""
-    if device.type != "cuda":
-        return memory_of_call(call)
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before, start = torch.cuda.memory_allocated(device), time.perf_counter()
-    result = call()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - start, torch.cuda.max_memory_allocated(device) - before, result
 
 
 @functools.cache
@@ -259,12 +198,6 @@ def _inputs(height: int, width: int) -> tuple[Tensor, Tensor]:
     roi = torch.zeros(1, 1, height, width)
     roi[..., 60:100, 60:90] = 0.5
     return images, roi
-
-
-def _cpu_model() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":
