@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["l1", "lsgan_discriminator", "lsgan_generator", "masked_l1", "ssim_loss"]
+__all__ = [
+    "cross_entropy_discriminator",
+    "cross_entropy_generator",
+    "l1",
+    "lsgan_discriminator",
+    "lsgan_generator",
+    "masked_l1",
+    "ssim_loss",
+]
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -65,3 +73,19 @@ def ssim_loss(prediction: Tensor, target: Tensor, window: int = 11, sigma: float
     luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
     structure = (2 * covariance + 0.03**2) / (variance_x + variance_y + 0.03**2)
     return 1 - (luminance * structure).mean()
+
+
+def cross_entropy_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the cross-entropy loss of a discriminator, halved as in pix2pix (Isola et al., CVPR 2017, section 3.3).
+
+    Args:
+        real: scores of real images before the sigmoid, any shape.
+        fake: scores of synthetic images, detached from the generator.
+    """
+    entropy = functional.binary_cross_entropy_with_logits
+    return 0.5 * (entropy(real, torch.ones_like(real)) + entropy(fake, torch.zeros_like(fake)))
+
+
+def cross_entropy_generator(fake: Tensor) -> Tensor:
+    """Return the cross-entropy adversarial loss of a generator in its non-saturating form, -log D of its images."""
+    return functional.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from skimage.metrics import structural_similarity
 from torch import nn
 
 from MedXlateCore.training.average import WeightAverage
-from MedXlateCore.training.losses import l1, lsgan_discriminator, lsgan_generator, masked_l1, ssim_loss
+from MedXlateCore.training.losses import (
+    cross_entropy_discriminator,
+    cross_entropy_generator,
+    l1,
+    lsgan_discriminator,
+    lsgan_generator,
+    masked_l1,
+    ssim_loss,
+)
 
 
 def test_l1_is_the_mean_absolute_difference():
@@ -42,6 +52,15 @@ def test_the_ssim_loss_is_one_minus_the_usual_ssim():
     ]  # fmt: skip
     assert float(ssim_loss(made, truth)) == pytest.approx(1 - sum(own) / 2, abs=2e-5)
     assert float(ssim_loss(truth, truth)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_cross_entropy_losses_have_the_published_form():
+    real, fake = torch.full((2, 1, 3, 3), 2.0), torch.full((2, 1, 3, 3), -0.5)
+    d_real, d_fake = 1 / (1 + math.exp(-2.0)), 1 / (1 + math.exp(0.5))
+    expected = -(math.log(d_real) + math.log(1 - d_fake)) / 2
+    assert float(cross_entropy_discriminator(real, fake)) == pytest.approx(expected, rel=1e-5)
+    assert float(cross_entropy_generator(fake)) == pytest.approx(-math.log(d_fake), rel=1e-5)
+    assert math.isfinite(float(cross_entropy_generator(torch.full((3,), -1000.0))))
 
 
 def test_the_average_follows_and_counters_are_copied():
