@@ -30,6 +30,7 @@ COMMANDS = {
     "phantom": ("phantom", "make phantom heads with lesions, in all modalities"),
     "train": ("train", "train a model on a table of cases"),
     "models": ("models", "list, show and verify model packages"),
+    "prompts": ("prompts", "show which prompt components a model takes for which direction"),
     "import-weights": ("import_weights", "turn an author's published checkpoint into a model package"),
 }
 

@@ -42,13 +42,20 @@ class ModelChoice:
         name: the package's name.
         path: its folder.
         card: its card.
-        missing: required sources that are not chosen.
+        sources: those it requires for the target; of a model for several directions, those of the one that fits.
+        missing: of these, the ones that are not chosen.
     """
 
     name: str
     path: Path
     card: ModelCard
+    sources: tuple[str, ...]
     missing: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Every source that it would use if it were there, in channel order."""
+        return (*self.sources, *self.card.optional_sources)
 
     @property
     def fits(self) -> bool:
@@ -86,13 +93,13 @@ def choices_for(entries: Iterable[InstalledPackage], target: str, present: Seque
         target: modality wanted.
         present: roles of the chosen sources.
     """
-    found = [
-        ModelChoice(
-            entry.name, entry.path, entry.card, tuple(role for role in entry.card.sources if role not in present)
-        )
-        for entry in entries
-        if entry.card is not None and target in entry.card.targets
-    ]
+    found = []
+    for entry in entries:
+        if entry.card is None or target not in entry.card.targets:
+            continue
+        sources = entry.card.sources_for(target, present)
+        missing = tuple(role for role in sources if role not in present)
+        found.append(ModelChoice(entry.name, entry.path, entry.card, sources, missing))
     return tuple(sorted(found, key=lambda choice: (not choice.fits, choice.name)))
 
 
@@ -100,7 +107,7 @@ def preferred(choices: Sequence[ModelChoice], wanted: str = "") -> ModelChoice |
     """Return the wanted model if it fits, else the fitting one that uses most sources, else None."""
     fitting = [choice for choice in choices if choice.fits]
     named = [choice for choice in fitting if choice.name == wanted]
-    return named[0] if named else max(fitting, key=lambda choice: len(choice.card.sources), default=None)
+    return named[0] if named else max(fitting, key=lambda choice: len(choice.sources), default=None)
 
 
 # --- managing -------------------------------------------------------------------------------------------------------
@@ -214,6 +221,12 @@ def delete_package(entry: InstalledPackage, models: Path | None = None) -> None:
         ) from error
 
 
+def _task(card: ModelCard) -> str:
+    if card.directions:
+        return "; ".join(card.directions).replace("->", " → ")
+    return f"{', '.join(card.all_sources)} → {', '.join(card.targets)}"
+
+
 def card_text(entry: InstalledPackage) -> str:
     """Return what a user should know of a model before using it, as plain text."""
     if entry.card is None:
@@ -222,7 +235,7 @@ def card_text(entry: InstalledPackage) -> str:
     origin = _("comes with MedXlate") if entry.path.parent == bundled_models_folder() else str(entry.path)
     cases = card.training.get("data") or card.training.get("description") or ""
     lines = [
-        f"{card.name} {card.version} ({card.method}): {', '.join(card.all_sources)} → {', '.join(card.targets)}",
+        f"{card.name} {card.version} ({card.method}): {_task(card)}",
         _("Region of interest: {answer}").format(answer=_("yes") if card.prompts == "region" else _("no")),
         _("Intended use: {text}").format(text=card.intended_use),
         _("Not for: {text}").format(text="; ".join(card.not_for)),

@@ -84,7 +84,7 @@ class RunSection:
     def _grids(self, state: PanelState) -> list[tuple[str, str]]:
         if state.model is None:
             return [(_("first source"), "")]
-        first = state.model.card.sources[0]
+        first = state.model.sources[0]
         return [(_("{role} (first source)").format(role=first), "")] + [
             (role.role, role.role) for role in state.roles if role.state == "used" and role.role != first
         ]

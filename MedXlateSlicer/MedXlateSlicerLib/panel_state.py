@@ -126,11 +126,11 @@ def _roles(
 def _role_state(
     role: str, is_chosen: bool, model: ModelChoice | None
 ) -> Literal["used", "missing", "optional", "unused"]:
-    if model is None or role not in model.card.all_sources:
+    if model is None or role not in model.reads:
         return "unused"
     if is_chosen:
         return "used"
-    return "missing" if role in model.card.sources else "optional"
+    return "missing" if role in model.sources else "optional"
 
 
 def _hint(target: str, chosen: ModelChoice | None, nearest: ModelChoice | None) -> str:

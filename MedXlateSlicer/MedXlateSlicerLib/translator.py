@@ -55,7 +55,7 @@ class Request:
     @property
     def reference(self) -> str:
         """Role of the source whose grid the result gets."""
-        return self.grid_of if self.grid_of in self.sources else self.model.card.sources[0]
+        return self.grid_of if self.grid_of in self.sources else self.model.sources[0]
 
 
 @dataclass
@@ -182,7 +182,7 @@ class Translator:
     # --- the run ----------------------------------------------------------------------------------------------------
 
     def _begin(self, request: Request) -> None:
-        for role in request.model.card.sources:
+        for role in request.model.sources:
             require_volume(request.sources.get(role), self._scene)
         runner = self._runners.get(request.run_in) or self._make_runner(request.run_in)
         self._runners[request.run_in] = runner
@@ -203,7 +203,7 @@ class Translator:
     @staticmethod
     def _read(request: Request) -> dict[str, Node]:
         """Return the sources that the model takes."""
-        return {role: request.sources[role] for role in request.model.card.all_sources if role in request.sources}
+        return {role: request.sources[role] for role in request.model.reads if role in request.sources}
 
     def _roi(self, request: Request) -> Volume | None:
         parts = segments_by_region(request.segmentation, request.uses)

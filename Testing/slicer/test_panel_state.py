@@ -105,3 +105,24 @@ def test_a_model_without_regions_says_that_segments_are_not_used(starter):
     state = state_of([flair_model(starter)], ("T1", "T2", "FLAIR"), used_segments=1)
     assert not state.takes_region
     assert state.region_text == "The model three takes no region of interest. The segments will not be used."
+
+
+def many_directions(starter: InstalledPackage) -> InstalledPackage:
+    directions = ("T1->CT", "T2->CT", "CT->T1")
+    normalisers = dict.fromkeys(("T1", "T2", "CT"), starter.card.normalisers["T1"])
+    output = dict.fromkeys(directions, starter.card.output["T1ce"])
+    return another(
+        starter, "many", directions=directions, sources=("T1", "T2", "CT"), targets=("CT", "T1"), prompts="none",
+        normalisers=normalisers, output=output,
+    )  # fmt: skip
+
+
+def test_a_model_for_many_directions_needs_the_sources_of_one_of_them(starter):
+    entry = many_directions(starter)
+    to_ct = state_of([entry], ("T2",), target="CT")
+    assert to_ct.can_apply
+    assert to_ct.model.sources == ("T2",)
+    assert {row.role: row.state for row in to_ct.roles} == {"T1": "unused", "T2": "used", "CT": "unused"}
+    assert not state_of([entry], ("T2",), target="T1").can_apply
+    assert state_of([entry], ("T2",), target="T1").hint == "Choose a volume for CT."
+    assert state_of([entry], ("CT",), target="T1").can_apply
