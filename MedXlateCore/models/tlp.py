@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.models.blocks.attention import CrossAttention, SpatialAttention
+from MedXlateCore.models.blocks.checks import check_constants, check_images
 from MedXlateCore.models.blocks.fusion import ConcatFusion, LocalFusion
-from MedXlateCore.models.blocks.init import init_normal
+from MedXlateCore.models.blocks.init import channels_last, init_normal
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.restormer import (
     DenseFeedForward,
@@ -131,17 +132,9 @@ class TlpRecipeConfig:
 
     def __post_init__(self) -> None:
         self.prompt_generator()
-        ranges = {"sham_probability": (0, 1), "discriminator_width": (1, 512), "learning_rate": (0, 1)}
+        ranges = {"sham_probability": (0.0, 1.0), "discriminator_width": (1.0, 512.0), "learning_rate": (0.0, 1.0)}
         weights = ("adversarial_weight", "l1_weight", "region_l1_weight")
-        for name, (low, high) in (ranges | dict.fromkeys(weights, (0, 1e6))).items():
-            if not low <= getattr(self, name) <= high:
-                raise UsageError(
-                    "MX-MOD-006",
-                    f"the recipe has {name} = {getattr(self, name)}",
-                    expected=f"a value from {low} to {high:g}",
-                    where=name,
-                    fix="correct the [recipe] table",
-                )
+        check_constants(self, ranges | dict.fromkeys(weights, (0.0, 1e6)))
 
     def prompt_generator(self, encoding: str = "two_region") -> FuzzyPromptGenerator:
         """Return the recipe's prompt generator for a prompt encoding."""
@@ -218,8 +211,7 @@ class TlpNetwork(nn.Module):
         self.decoder = Decoder(config)
         self.output = nn.Conv2d(2 * config.dim, 1, 3, padding=1, bias=False)
         init_normal(self)
-        # pixel by pixel in memory: norms and attention need no copies, convolutions are faster
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(self)
 
     def forward(self, images: Tensor, roi: Tensor | None = None) -> Tensor:
         """Synthesise the target.
@@ -256,23 +248,7 @@ class TlpNetwork(nn.Module):
         return [fusion(a, b) for fusion, a, b in zip(self.fusions, first, second, strict=True)]
 
     def _check(self, images: Tensor, roi: Tensor | None) -> None:
-        if images.ndim != 4 or images.shape[1] != self.config.inputs:
-            raise InputError(
-                "MX-MOD-008",
-                f"the network was given images of shape {tuple(images.shape)}",
-                expected=f"[B, {self.config.inputs}, H, W], one channel a source",
-                where="images",
-                fix="stack the sources that the model card lists, in its order",
-            )
-        multiple = 2**self.config.levels
-        if images.shape[2] % multiple or images.shape[3] % multiple or 0 in images.shape:
-            raise InputError(
-                "MX-MOD-007",
-                f"the images have {images.shape[2]} x {images.shape[3]} pixels",
-                expected=f"height and width of a multiple of {multiple}",
-                where="images",
-                fix="pad or crop the slices; a grid with size_multiple does so",
-            )
+        check_images(images, self.config.inputs, 2**self.config.levels)
         if roi is not None and roi.shape != (images.shape[0], 1, *images.shape[2:]):
             raise InputError(
                 "MX-MOD-009",

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["l1", "lsgan_discriminator", "lsgan_generator", "masked_l1"]
+__all__ = [
+    "cross_entropy_discriminator",
+    "cross_entropy_generator",
+    "l1",
+    "lsgan_discriminator",
+    "lsgan_generator",
+    "masked_l1",
+]
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -35,3 +42,19 @@ def lsgan_discriminator(real: Tensor, fake: Tensor, *, half: bool = True) -> Ten
 def lsgan_generator(fake: Tensor) -> Tensor:
     """Return the least-squares adversarial loss of a generator: scores of its images are to be 1."""
     return functional.mse_loss(fake, torch.ones_like(fake))
+
+
+def cross_entropy_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the cross-entropy loss of a discriminator, halved as in pix2pix (Isola et al., CVPR 2017, section 3.3).
+
+    Args:
+        real: scores of real images before the sigmoid, any shape.
+        fake: scores of synthetic images, detached from the generator.
+    """
+    entropy = functional.binary_cross_entropy_with_logits
+    return 0.5 * (entropy(real, torch.ones_like(real)) + entropy(fake, torch.zeros_like(fake)))
+
+
+def cross_entropy_generator(fake: Tensor) -> Tensor:
+    """Return the cross-entropy adversarial loss of a generator in its non-saturating form, -log D of its images."""
+    return functional.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))

@@ -1,4 +1,4 @@
-"""Weight initialisation: the adversarial methods' normal one, and none for networks that get their weights at once."""
+"""How networks start: the adversarial methods' normal weights, none where they come at once, and layout in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["init_normal", "without_memory"]
+__all__ = ["channels_last", "init_normal", "without_memory"]
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
@@ -22,6 +22,15 @@ def init_normal(network: nn.Module, std: float = 0.02) -> None:
             nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def channels_last(network: nn.Module) -> None:
+    """Store the weights of a 2D network pixel by pixel, in place, for images that are stored so too.
+
+    Convolutions are then faster and copy neither their weights nor their maps; norms over channels and attention need
+    no copies.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @contextmanager

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from MedXlateCore.errors import InputError
 from MedXlateCore.models.blocks.init import init_normal
+from MedXlateCore.models.blocks.norms import Norm, norm_layer
 
 __all__ = ["PatchGan"]
-
-Norm = Literal["batch", "instance", "none"]
-
-
-def _norm(kind: Norm, channels: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    return nn.InstanceNorm2d(channels) if kind == "instance" else nn.Identity()
 
 
 class PatchGan(nn.Module):
@@ -44,7 +35,7 @@ class PatchGan(nn.Module):
         for n in range(strided):
             stride = 2 if n < strided - 1 else 1
             layers.append(nn.Conv2d(widths[n], widths[n + 1], 4, stride, 1, bias=norm != "batch"))
-            layers += [_norm(norm, widths[n + 1]), nn.LeakyReLU(0.2, True)]
+            layers += [norm_layer(norm, widths[n + 1], affine=False), nn.LeakyReLU(0.2, True)]
         layers.append(nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.layers = nn.Sequential(*layers)
         init_normal(self)

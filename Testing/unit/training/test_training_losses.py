@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from MedXlateCore.training.average import WeightAverage
-from MedXlateCore.training.losses import l1, lsgan_discriminator, lsgan_generator, masked_l1
+from MedXlateCore.training.losses import (
+    cross_entropy_discriminator,
+    cross_entropy_generator,
+    l1,
+    lsgan_discriminator,
+    lsgan_generator,
+    masked_l1,
+)
 
 
 def test_l1_is_the_mean_absolute_difference():
@@ -26,6 +35,15 @@ def test_the_least_squares_losses_have_the_published_form():
     assert float(lsgan_discriminator(real, fake, half=False)) == pytest.approx(0.3125)
     assert float(lsgan_generator(fake)) == pytest.approx(0.5625)
     assert float(lsgan_discriminator(torch.ones(3), torch.zeros(3))) == 0
+
+
+def test_the_cross_entropy_losses_have_the_published_form():
+    real, fake = torch.full((2, 1, 3, 3), 2.0), torch.full((2, 1, 3, 3), -0.5)
+    d_real, d_fake = 1 / (1 + math.exp(-2.0)), 1 / (1 + math.exp(0.5))
+    expected = -(math.log(d_real) + math.log(1 - d_fake)) / 2
+    assert float(cross_entropy_discriminator(real, fake)) == pytest.approx(expected, rel=1e-5)
+    assert float(cross_entropy_generator(fake)) == pytest.approx(-math.log(d_fake), rel=1e-5)
+    assert math.isfinite(float(cross_entropy_generator(torch.full((3,), -1000.0))))
 
 
 def test_the_average_follows_and_counters_are_copied():

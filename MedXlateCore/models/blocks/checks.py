@@ -1,0 +1,80 @@
+"""What slice-wise networks and their recipes refuse: sizes, channels and constants with which they cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from MedXlateCore.errors import InputError, UsageError
+
+__all__ = ["MAX_INPUTS", "check_architecture", "check_constants", "check_images"]
+
+MAX_INPUTS = 16  # sources; as many as a model card may list
+
+
+def check_images(images: Tensor, channels: int, multiple: int) -> None:
+    """Check images [B, S, H, W] before a network sees them.
+
+    Args:
+        images: the sources.
+        channels: S that the network takes.
+        multiple: number that height and width must be a multiple of.
+
+    Raises:
+        InputError: ``MX-MOD-007`` (height or width does not fit), ``MX-MOD-008`` (wrong number of channels).
+    """
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise InputError(
+            "MX-MOD-008",
+            f"the network was given images of shape {tuple(images.shape)}",
+            expected=f"[B, {channels}, H, W], one channel a source",
+            where="images",
+            fix="stack the sources that the model card lists, in its order",
+        )
+    if images.shape[2] % multiple or images.shape[3] % multiple or 0 in images.shape:
+        raise InputError(
+            "MX-MOD-007",
+            f"the images have {images.shape[2]} x {images.shape[3]} pixels",
+            expected=f"height and width of a multiple of {multiple}",
+            where="images",
+            fix="pad or crop the slices; a grid with size_multiple does so",
+        )
+
+
+def check_architecture(possible: bool, where: str, value: object, expected: str) -> None:
+    """Refuse a setting with which there is no network.
+
+    Raises:
+        UsageError: ``MX-MOD-005``.
+    """
+    if not possible:
+        raise UsageError(
+            "MX-MOD-005",
+            f"the configuration has {where} = {value}",
+            expected=expected,
+            where=where,
+            fix="correct [model.config], or choose a preset",
+        )
+
+
+def check_constants(recipe: object, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse a recipe with a constant outside its range, for its ``__post_init__``.
+
+    Args:
+        recipe: the configuration.
+        ranges: lowest and highest value of its fields by name, both allowed.
+
+    Raises:
+        UsageError: ``MX-MOD-006``.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(recipe, name)
+        if not low <= value <= high:
+            raise UsageError(
+                "MX-MOD-006",
+                f"the recipe has {name} = {value}",
+                expected=f"a value from {low} to {high:g}",
+                where=name,
+                fix="correct the [recipe] table",
+            )
