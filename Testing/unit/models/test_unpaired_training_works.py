@@ -12,7 +12,9 @@ from MedXlateCore.models.method import Batch
 from MedXlateCore.models.registry import get_method, get_preset, get_recipe_preset, list_methods
 
 METHODS = [name for name in list_methods() if get_method(name).unpaired]
-STEPS = 60
+# how many steps at which learning rate; StarGAN v2, which is told nothing but the domain, needs the most
+LENGTHS = {"cyclegan": (60, 2e-3), "syndiff": (150, 1e-3), "stargan_v2": (240, 1e-3)}
+SLOW = {"stargan_v2"}
 
 
 def heads(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,13 +26,14 @@ def heads(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tenso
     return -1 + inside * 1.6 - 0.4 * spot, -1 + inside * 0.8 + 0.6 * spot
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in METHODS])
 def test_training_on_shuffled_targets_brings_the_result_near_the_paired_target(name):
     torch.manual_seed(0)
+    steps, rate = LENGTHS[name]
     method = get_method(name)
     config = get_preset(method, "tiny")
     recipe = method.recipe(config, get_recipe_preset(method, "tiny"))
-    state = dataclasses.replace(make_state(recipe), optimisers=recipe.optimisers(2e-3))
+    state = dataclasses.replace(make_state(recipe), optimisers=recipe.optimisers(rate))
     generator = torch.Generator().manual_seed(1)
     test, truth = heads(8, generator)
     network = method.towards(state.networks["generator"], config, 0)
@@ -42,7 +45,7 @@ def test_training_on_shuffled_targets_brings_the_result_near_the_paired_target(n
         network.train()
         return result
 
-    for step in range(STEPS):
+    for step in range(steps):
         state.step = step
         source, target = heads(4, generator)[0], heads(4, generator)[1]  # of other heads
         direction = step % len(getattr(config, "directions", ("",)))
