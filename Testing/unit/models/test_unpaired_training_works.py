@@ -13,7 +13,7 @@ from MedXlateCore.models.registry import get_method, get_preset, get_recipe_pres
 
 METHODS = [name for name in list_methods() if get_method(name).unpaired]
 # how many steps at which learning rate; StarGAN v2, which is told nothing but the domain, needs the most
-LENGTHS = {"cyclegan": (60, 2e-3), "syndiff": (150, 1e-3), "stargan_v2": (240, 1e-3)}
+LENGTHS = {"cyclegan": (60, 2e-3), "syndiff": (30, 2e-3), "stargan_v2": (240, 1e-3)}
 SLOW = {"stargan_v2"}
 
 
