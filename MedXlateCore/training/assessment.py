@@ -152,6 +152,7 @@ def make_card(
             "data_fingerprint": data.fingerprint(),
             "steps_planned": total_steps,
             "preset": config.model.preset,
+            "unpaired": method.unpaired,
             "recipe": to_mapping(config.recipe_config()),
             "settings": to_mapping(config.training),
             "configuration_sha256": config.identity(),

@@ -13,6 +13,9 @@ __all__ = [
     "lsgan_discriminator",
     "lsgan_generator",
     "masked_l1",
+    "r1_penalty",
+    "softplus_discriminator",
+    "softplus_generator",
     "ssim_loss",
 ]
 
@@ -89,3 +92,32 @@ def cross_entropy_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 def cross_entropy_generator(fake: Tensor) -> Tensor:
     """Return the cross-entropy adversarial loss of a generator in its non-saturating form, -log D of its images."""
     return functional.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+
+
+def softplus_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return a discriminator's non-saturating loss, the sum of its two terms (Goodfellow et al., NeurIPS 2014).
+
+    Args:
+        real: scores of real images before the sigmoid, any shape.
+        fake: scores of synthetic images, detached from the generator.
+    """
+    return functional.softplus(-real).mean() + functional.softplus(fake).mean()
+
+
+def softplus_generator(fake: Tensor) -> Tensor:
+    """Return a generator's non-saturating adversarial loss, -log D of its images."""
+    return functional.softplus(-fake).mean()
+
+
+def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """Return half the squared gradient of the scores of real images (Mescheder et al., ICML 2018, equation 9).
+
+    Args:
+        scores: of the images, [B, ...], made with gradients.
+        images: [B, C, H, W], which need gradients.
+
+    Returns:
+        The mean over the images; differentiable.
+    """
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return 0.5 * gradient.float().square().flatten(1).sum(dim=1).mean()

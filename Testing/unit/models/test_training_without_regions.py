@@ -18,7 +18,11 @@ from MedXlateCore.training.config import list_presets, load_config, preset_text
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from training_cases import CONFIG, write_cohort
 
-METHODS = [name for name in list_methods() if not get_method(name).uses_regions]
+METHODS = [
+    name
+    for name in list_methods()
+    if not (method := get_method(name)).uses_regions and method.n_sources(method.presets["tiny"]) == 2
+]
 SHORT = ["training.steps=2", "training.validate_every=1", "training.previews=1", "training.ema_decay=0.5"]
 
 
