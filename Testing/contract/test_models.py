@@ -44,7 +44,9 @@ def trained_like(network, seed=1):
         if parameter.ndim > 1:
             fan_in = parameter[0].numel()
             parameter.data = torch.randn(parameter.shape, generator=generator) / fan_in**0.5
-    if getattr(network.config, "output_activation", "") == "none":  # linear: nothing keeps random weights in range
+    if (
+        getattr(getattr(network, "config", None), "output_activation", "") == "none"
+    ):  # linear: nothing keeps random weights in range
         with torch.no_grad():
             raw = network.train()(torch.rand(2, network.config.inputs, SIZE, SIZE, generator=generator) * 2 - 1)
             network.eval().output.weight *= 0.5 * (raw + 1).mean().sign() / raw.std()
