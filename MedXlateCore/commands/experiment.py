@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def _experiment(options: argparse.Namespace) -> int:
     from MedXlateCore.experiment.config import load_experiment
     from MedXlateCore.experiment.plan import make_plan
     from MedXlateCore.experiment.results import write_results
-    from MedXlateCore.experiment.running import choose_slots, do_runs
+    from MedXlateCore.experiment.running import choose_slots, do_runs, start_process
     from MedXlateCore.files import check_writable, folder_lock
 
     experiment = load_experiment(options.file, options.overrides, options.data, options.out)
@@ -81,7 +82,7 @@ def _experiment(options: argparse.Namespace) -> int:
         print(f"skipped: {skip.name}: {skip.error['code']}: {skip.error['found']}", file=sys.stderr)
     outcomes: list[Outcome] = []
     with folder_lock(experiment.folder):
-        for outcome in do_runs(experiment, plan, cohort, slots):
+        for outcome in do_runs(experiment, plan, cohort, slots, start=partial(start_process, at_once=len(slots))):
             outcomes.append(outcome)
             print(f"[{len(outcomes)}/{len(plan.runs)}] {_said(outcome)}", flush=True)
         page = write_results(experiment, cohort, plan, outcomes, warnings, _command(options))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from MedXlateCore.config import to_mapping
@@ -64,7 +66,18 @@ def make_report(findings: Findings) -> Document:
         parts += _direction(findings, direction, number)
     parts += [*_costs(findings), *_other_published(findings), *_protocol(findings), *_warnings(findings)]
     parts += _settings(findings)
-    return Document(findings.experiment.experiment.name, tuple(parts))
+    return Document(findings.experiment.experiment.name, tuple(_without_folders(part, findings) for part in parts))
+
+
+def _without_folders(part: Part, findings: Findings) -> Part:
+    """Return a list without the names of folders of this machine: a report travels."""
+    if not isinstance(part, Items):
+        return part
+    folders = (findings.experiment.folder, Path(findings.experiment.data.table).parent)
+    items = list(part.items)
+    for folder in sorted({f"{folder}{os.sep}" for folder in folders}, key=len, reverse=True):
+        items = [item.replace(folder, "") for item in items]
+    return replace(part, items=tuple(items))
 
 
 # --- what was done --------------------------------------------------------------------------------------------------
@@ -244,8 +257,8 @@ def _costs(findings: Findings) -> list[Part]:
     )  # fmt: skip
     text = (
         "Minutes are those of optimiser steps. Seconds a case are those of a whole translation, from volumes in memory"
-        " to a volume in memory. Peak memory is that of the process that tests, libraries included, or of the tensors on"
-        " a GPU."
+        " to a volume in memory. Peak memory is that of the process that tests, with its libraries; on a GPU, of the"
+        " tensors there."
     )
     return [Heading("What it took"), Table(head, rows), Paragraph(text)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -77,11 +78,13 @@ class _Slots:
     active: list[_Active] = field(default_factory=list)
 
 
-def start_process(arguments: Sequence[str]) -> Process:
-    """Start a stage in a process of its own."""
+def start_process(arguments: Sequence[str], at_once: int = 1) -> Process:
+    """Start a stage in a process of its own, which shares the processors with ``at_once`` - 1 others."""
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    surroundings = {**({"OMP_NUM_THREADS": threads} if at_once > 1 else {}), **os.environ}
     line = [sys.executable, "-m", "MedXlateCore.experiment.worker", *arguments]
     # a session of its own: Ctrl-C reaches this process only, which then asks each run once to save and stop
-    return subprocess.Popen(line, start_new_session=True)
+    return subprocess.Popen(line, env=surroundings, start_new_session=True)
 
 
 def choose_slots(device: str, jobs: int | None) -> tuple[list[str], list[Warned]]:
