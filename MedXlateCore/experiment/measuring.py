@@ -14,7 +14,7 @@ import numpy as np
 from MedXlateCore.errors import Warned
 from MedXlateCore.metrics.evaluation import evaluate
 from MedXlateCore.metrics.protocols import Protocol
-from MedXlateCore.metrics.regions import BRAIN, evaluation_mask
+from MedXlateCore.metrics.regions import BRAIN, LESION, evaluation_mask
 from MedXlateCore.metrics.report import on_grid
 from MedXlateCore.metrics.result import EvaluationResult
 from MedXlateCore.transforms.resampling import resample
@@ -71,19 +71,24 @@ def compare(
     if regions is not None and protocol.mask_use in ("regions", "product"):
         array = resample(regions.array, regions.geometry, reference.geometry, 0, 0)
         drawn = Volume(array, reference.geometry, Modality.LABEL, regions.source)
-    named = labels if drawn is not None else None
+    # a part without label values is one that these data do not have
+    named = {name: values for name, values in labels.items() if values} if drawn is not None else None
     result = evaluate(reference, moved, protocol, mask=mask, regions=drawn, region_labels=named)
     return Comparison(result, moved, mask, (*warnings, *result.warnings))
 
 
 def figures_of(result: EvaluationResult) -> Figures:
-    """Return the figures by region: the reference's foreground (head or body), the lesion and its parts, the rest."""
+    """Return the figures by region: the reference's foreground (head or body), the lesion and its parts, the rest.
+
+    A part that is the whole lesion is left out.
+    """
     names = result.protocol.metrics
     if not result.regions:
         return {WHOLE: {name: result.metrics[name] for name in names}}
     return {
         FOREGROUND if region == BRAIN else region: {name: figures.get(name) for name in names}
         for region, figures in result.regions.items()
+        if region == LESION or figures != result.regions.get(LESION)
     }
 
 

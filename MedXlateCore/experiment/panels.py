@@ -33,8 +33,9 @@ def direction_panel(
 ) -> tuple[Image.Image, str] | None:
     """Return the picture of one test case and its caption, or None where no method's volume was kept.
 
-    The slice is the lesion's largest, or else the middle of the foreground. All images share the reference's grid and,
-    target images, its grey scale. Pictures show patients: only with ``pictures = true``.
+    The slice is the lesion's largest, or else the middle of the foreground. All images share the reference's grid,
+    those of the target its grey scale, error maps one colour scale. Pictures show patients: they are drawn only with
+    ``pictures = true``.
     """
     row = cohort.test(direction)[0]
     sources, reference, regions = read_case(row, direction)
@@ -52,9 +53,13 @@ def direction_panel(
     ]
     tiles.append(pictures.Tile(f"reference: {direction.target}", reference, window))
     rows = [pictures.slice_panel(tiles, index, crop=crop, height=_HEIGHT)]
-    names = list(made)
+    names, reach = list(made), _reach(made, reference)
     for first in range(0, len(names), _METHODS_A_LINE):
-        line = [tile for name in names[first : first + _METHODS_A_LINE] for tile in _pair(name, made[name], reference)]
+        line = [
+            tile
+            for name in names[first : first + _METHODS_A_LINE]
+            for tile in _pair(name, made[name], reference, reach)
+        ]
         rows.append(pictures.slice_panel(line, index, crop=crop, height=_HEIGHT))
     caption = f"{direction}, one test case, {pictures.slice_caption(reference.geometry, index)}"
     return pictures.stack_panels(rows), caption
@@ -92,12 +97,18 @@ def _slice(reference: Volume, inside: np.ndarray, regions: Volume | None) -> int
     return chosen[0] if lesion is not None else chosen[len(chosen) // 2]
 
 
-def _pair(name: str, made: Comparison, reference: Volume) -> list[pictures.Tile]:
+def _reach(made: dict[str, Comparison], reference: Volume) -> float:
+    """Return the ends of the one colour scale that all error maps share."""
+    inside = _measured(made, reference)
+    return max(error_map(one.result, reference, one.synthetic, inside).reach for one in made.values())
+
+
+def _pair(name: str, made: Comparison, reference: Volume, reach: float) -> list[pictures.Tile]:
     """Return a method's image and its signed error map."""
     inside = made.mask.array > 0 if made.mask is not None else evaluation_mask(reference, None)
     window = matched_window(pictures.display_window(reference, inside), made.result)
     error = error_map(made.result, reference, made.synthetic, inside)
     return [
         pictures.Tile(f"{name} (SYNTHETIC)", made.synthetic, window),
-        pictures.Tile("error", error.volume, (-error.reach, error.reach), "difference", error.unit, inside),
+        pictures.Tile("error", error.volume, (-reach, reach), "difference", error.unit, inside),
     ]

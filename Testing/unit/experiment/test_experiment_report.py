@@ -7,14 +7,18 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from experiment_cases import Conducted, conduct, mapping_for
 from PIL import Image
 
 from MedXlateCore.experiment.config import Experiment, experiment_from_mapping
+from MedXlateCore.experiment.measuring import compare, figures_of
 from MedXlateCore.experiment.results import write_results
 from MedXlateCore.experiment.tables import Row, holm, results_csv, summarise_rows
+from MedXlateCore.metrics.protocols import get_protocol
 from MedXlateCore.metrics.statistics import paired_test
+from MedXlateCore.volume import Geometry, Modality, Volume
 
 Tiny = Callable[..., Experiment]
 
@@ -177,3 +181,37 @@ def test_a_report_names_no_folder_of_the_machine(own_blobs: Path, tiny: Tiny):
     out = written(conduct(tiny("experiment.directions=['T1->T2']", table=own_blobs)))
     for name in ("report.md", "report.html", "results.csv", "summary.csv"):
         assert str(own_blobs.parent.parent) not in (out / name).read_text("utf-8")
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def shifted_pair() -> tuple[Volume, Volume]:
+    """Return a synthetic volume whose grid ends before the reference's, and the reference; the same where both are."""
+    rng = np.random.default_rng(5)
+    array = np.zeros((24, 24, 12), dtype=np.float32)
+    array[4:20, 4:20, 1:11] = rng.uniform(100, 900, (16, 16, 10))
+    affine = np.diag([-2.0, -2.0, 3.0, 1.0])
+    reference = Volume(array, Geometry(array.shape, affine), Modality.T2)
+    moved = affine.copy()
+    moved[2, 3] = 9.0  # three slices up
+    return Volume(array[:, :, 3:].copy(), Geometry((24, 24, 9), moved), Modality.T2, synthetic=True), reference
+
+
+def test_what_the_source_does_not_show_is_not_measured_and_said():
+    synthetic, reference = shifted_pair()
+    made = compare(synthetic, reference, get_protocol("volume3d"), None, {})
+    assert made.result.metrics["mae"] == 0.0
+    assert made.mask is not None
+    assert not made.mask.array[:, :, :3].any()
+    assert [(w.code, "20.0%" in w.found) for w in made.warnings if w.code == "MX-EXP-101"] == [("MX-EXP-101", True)]
+
+
+def test_a_part_that_is_the_whole_lesion_is_not_told_twice():
+    synthetic, reference = shifted_pair()
+    labels = np.zeros(reference.array.shape, dtype=np.uint8)
+    labels[8:12, 8:12, 5:8] = 1
+    drawn = Volume(labels, reference.geometry, Modality.LABEL)
+    made = compare(synthetic, reference, get_protocol("volume3d"), drawn, {"oedema": [], "core": [1]})
+    assert list(figures_of(made.result)) == ["foreground", "lesion", "healthy"]
+    assert "MX-MET-102" not in {warning.code for warning in made.warnings}
