@@ -35,7 +35,6 @@ COMMANDS = {
 }
 
 _EVERYWHERE = {"--json-errors", "--debug"}
-_EXTRAS = {"torch": "torch", "einops": "torch"}  # module -> extra of the package that brings it
 _EPILOG = """\
 exit codes: 0 done, 2 usage, 3 bad input, 4 resources, 70 a defect of medxlate, 130 cancelled
 Synthetic images are for research use only, not for diagnosis."""
@@ -68,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         return 0
     except ModuleNotFoundError as error:
-        known = error.name in _EXTRAS
-        return _report(_missing(str(error.name)) if known else _defect(error, "--debug" in argv), as_json)
+        lack = ResourceError.missing_library(error, "command line")
+        return _report(lack or _defect(error, "--debug" in argv), as_json)
     except Exception as error:  # noqa: BLE001 - the outermost edge: nobody is shown a traceback unasked
         return _report(_defect(error, "--debug" in argv), as_json)
 
@@ -125,11 +124,6 @@ def _let_any_text_through() -> None:
     """Escape what the terminal's encoding lacks: a file's name must not make a finished run fail."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _missing(module: str) -> ResourceError:
-    fix = f"pip install 'medxlate[{_EXTRAS[module]}]' (in 3D Slicer: the PyTorch extension)"
-    return ResourceError.missing_module(module, "command line", fix)
 
 
 def _defect(error: Exception, debug: bool) -> InternalError:

@@ -85,18 +85,35 @@ class InputError(MedXlateError):
     exit_code = 3
 
 
+LIBRARIES = {name: name for name in ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "safetensors")} | {
+    "PIL": "pillow"
+}
+"""What MedXlate is built on: distribution by module."""
+
+
 class ResourceError(MedXlateError):
     """Memory, disk, device or permission is lacking. Exit code 4."""
 
     exit_code = 4
 
     @classmethod
+    def missing_library(cls, error: ModuleNotFoundError, where: str) -> ResourceError | None:
+        """Return ``MX-RES-024`` if a module of ``LIBRARIES`` is what could not be found, else None: a defect."""
+        module = str(error.name).partition(".")[0]
+        if module not in LIBRARIES:
+            return None
+        fix = f"pip install {LIBRARIES[module]} (in 3D Slicer: PythonSlicer -m pip install {LIBRARIES[module]})"
+        if module == "torch":
+            fix = "pip install 'medxlate[torch]' (in 3D Slicer: the PyTorch extension)"
+        return cls.missing_module(module, where, fix)
+
+    @classmethod
     def missing_module(cls, name: str, where: str, fix: str) -> ResourceError:
-        """Return ``MX-RES-024`` for a Python module that torch, or what needs it, brings."""
+        """Return ``MX-RES-024`` for a Python module that is needed and not there."""
         return cls(
             "MX-RES-024",
             f"the Python module '{name}' is not installed",
-            expected="an installation with PyTorch",
+            expected="an installation with PyTorch" if name == "torch" else f"an installation with {name}",
             where=where,
             fix=fix,
         )

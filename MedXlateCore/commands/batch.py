@@ -109,8 +109,10 @@ class _Batch:
         except MemoryError:
             facts |= self._failure(ResourceError("MX-RES-001", "memory ran out", where=case.name))
         except Exception as error:  # noqa: BLE001 - a night's batch must not end with one case
-            traceback.print_exception(error)
-            facts |= self._failure(InternalError.from_exception(error))
+            lack = ResourceError.missing_library(error, case.name) if isinstance(error, ModuleNotFoundError) else None
+            if lack is None:
+                traceback.print_exception(error)
+            facts |= self._failure(lack or InternalError.from_exception(error))
         self.counts[facts["status"]] += 1
         facts["seconds"] = round(time.perf_counter() - started, 2)
         return facts | {"finished_utc": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from MedXlateCore.transforms.orientation import AxisOrder, axis_directions, match_axes, parse_orientation
 from MedXlateCore.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
 
 __all__ = [
     "NORMAL_AXIS",
@@ -128,6 +130,8 @@ def display_order(geometry: Geometry) -> AxisOrder:
 
 def draw_tile(tile: Tile, frame: Frame, outlines: Sequence[Outline]) -> Image.Image:
     """Return the picture of one slice with outlines, side marks and scale, in true proportion."""
+    from PIL import Image
+
     values = frame.slice_of(tile.volume.array).astype(np.float64)
     low, high = tile.window
     unit = np.clip((values - low) / (high - low), 0.0, 1.0)
@@ -198,6 +202,8 @@ def diverging_colours(unit: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 def _draw_outline(picture: Image.Image, mask: BoolArray, colour: Colour) -> None:
     """Draw a line just outside the region, so that even a region of one voxel stays visible."""
+    from PIL import Image
+
     if not mask.any():
         return
     scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.NEAREST)
@@ -209,6 +215,8 @@ def _draw_outline(picture: Image.Image, mask: BoolArray, colour: Colour) -> None
 
 def _draw_marks(picture: Image.Image, plane: Plane, width_mm: float, ink: Colour, halo: Colour) -> None:
     """Write the sides and draw a scale whose length is a round number of mm."""
+    from PIL import ImageDraw
+
     draw = ImageDraw.Draw(picture)
     middle = picture.height // 2 - 8
     for text, left in zip(_SIDES[plane], (4, picture.width - 14), strict=True):
@@ -222,6 +230,8 @@ def _draw_marks(picture: Image.Image, plane: Plane, width_mm: float, ink: Colour
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    from PIL import ImageFont
+
     return ImageFont.load_default(size)
 
 

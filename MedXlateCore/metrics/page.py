@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from MedXlateCore.metrics.pictures import png_data_uri
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["RESEARCH_USE_ONLY", "html_figure", "html_page", "html_table"]
 

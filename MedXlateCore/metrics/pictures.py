@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from MedXlateCore.metrics.drawing import (
     NORMAL_AXIS,
@@ -31,6 +31,9 @@ from MedXlateCore.metrics.drawing import (
 )
 from MedXlateCore.metrics.inputs import require_same_grid
 from MedXlateCore.volume import Geometry, Modality, Volume
+
+if TYPE_CHECKING:  # where pictures are drawn: windows and colours are used without Pillow too
+    from PIL import Image
 
 __all__ = [
     "Outline",
@@ -172,6 +175,8 @@ def slice_panel(
     Raises:
         InputError: ``MX-MET-010``, the tiles lie on different grids.
     """
+    from PIL import Image, ImageDraw
+
     geometry = tiles[0].volume.geometry
     require_same_grid(geometry, *(tile.volume for tile in tiles))
     frame = Frame.of(geometry, plane, index, crop, height)
@@ -192,6 +197,8 @@ def slice_panel(
 
 def stack_panels(panels: Sequence[Image.Image], captions: Sequence[str] = ()) -> Image.Image:
     """Return panels below each other on white, each under its caption."""
+    from PIL import Image, ImageDraw
+
     head = _TITLE if captions else 0
     canvas = Image.new("RGB", (max(p.width for p in panels), sum(p.height + head for p in panels)), "white")
     draw = ImageDraw.Draw(canvas)

@@ -37,16 +37,27 @@ class MedXlate(ScriptedLoadableModule):
         parent.acknowledgementText = _(
             "The method TLP is described in arXiv 2503.01265; it was written anew from the paper."
         )
-        slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", onStartup)
+
+
+def onStartup():
+    """The application is ready: make sample data and the layout known."""
+    from MedXlateSlicerLib.placement import register_layout
+
+    registerSampleData()
+    register_layout(slicer.mrmlScene)
 
 
 def registerSampleData():
     """Offer phantoms and public patients in Sample Data; nothing is made or fetched before they are chosen."""
     import SampleData
-    from MedXlateSlicerLib.sample_data import load_phantom_case, register_sample_data
+    from MedXlateSlicerLib.sample_data import register_sample_data
 
     def load(seed):
-        nodes = load_phantom_case(slicer.mrmlScene, Path(slicer.app.cachePath) / "MedXlate", seed)
+        from MedXlateSlicerLib.sample_data import load_phantom_case
+
+        with slicer.util.tryWithErrorDisplay(_("The phantom could not be made."), waitCursor=True):
+            nodes = load_phantom_case(slicer.mrmlScene, Path(slicer.app.cachePath) / "MedXlate", seed)
         slicer.util.setSliceViewerLayers(background=nodes["T1"], fit=True)  # as after any other file that is loaded
         return list(nodes.values())
 
@@ -92,11 +103,18 @@ class MedXlateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self):
-        """The panel is taken down: end the worker, let go of everything."""
+        """The panel is taken down: end the worker, let go of everything. May be called again."""
+        panel, self.panel = self.panel, None
+        if panel is not None:
+            panel.close()
         self.setParameterNode(None)
         self.removeObservers()
-        if self.panel is not None:
-            self.panel.close()
+
+    def onReload(self):
+        """Read the library anew as well (developer mode); the base class does so with this file alone."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "MedXlateSlicerLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
         """The module is shown."""
@@ -105,7 +123,8 @@ class MedXlateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self):
         """Another module is shown; a run goes on."""
-        self.panel.leave()
+        if self.panel is not None:
+            self.panel.leave()
 
     def onSceneStartClose(self, caller=None, event=None):
         """The scene is about to be closed: stop a run, let go of its nodes."""
@@ -172,7 +191,7 @@ class MedXlateLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleLogic.__init__(self, parent)
-        self._prepared = False
+        self._prepared = set()
 
     def getParameterNode(self):
         """Return the module's typed parameters."""
@@ -186,16 +205,17 @@ class MedXlateLogic(ScriptedLoadableModuleLogic):
 
         return make_runner(place)
 
-    def prepare(self):
-        """Make sure, once a session, that what a run needs is installed, asking first.
+    def prepare(self, place="panel"):
+        """Make sure, once a session, that what a run in ``worker`` or ``panel`` needs is installed, asking first.
 
         Raises MedXlateError where it is not.
         """
-        from MedXlateSlicerLib.install import ensure
+        from MedXlateSlicerLib.install import NEEDED_TO_TRANSLATE, ensure
 
-        if not self._prepared:
-            ensure(Path(__file__).resolve().parent / "Resources" / "requirements.txt")
-            self._prepared = True
+        if place not in self._prepared:
+            requirements = Path(__file__).resolve().parent / "Resources" / "requirements.txt"
+            ensure(requirements, needed=NEEDED_TO_TRANSLATE, load_here=place == "panel")
+            self._prepared.add(place)
 
     def process(self, sources, target, model="", segmentation=None, uses=None, device="auto"):
         """Make a synthetic volume without a panel, inside this process, and return its node.

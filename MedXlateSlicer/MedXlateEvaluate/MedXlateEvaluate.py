@@ -72,9 +72,16 @@ class MedXlateEvaluateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self):
-        """The panel is taken down."""
+        """The panel is taken down. May be called again."""
+        self.panel = None
         self.setParameterNode(None)
         self.removeObservers()
+
+    def onReload(self):
+        """Read the library anew as well (developer mode); the base class does so with this file alone."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "MedXlateSlicerLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
         """The module is shown."""

@@ -11,22 +11,33 @@ import contextlib
 import importlib
 import importlib.metadata
 import inspect
+import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from MedXlateCore.errors import Cancelled, ResourceError
-from MedXlateSlicerLib.runner import worker_command
+from MedXlateSlicerLib.runner import worker_command, worker_environment
 from MedXlateSlicerLib.texts import tr as _
 
-__all__ = ["Missing", "ensure", "import_problem", "installed_constraints", "missing_requirements"]
+__all__ = [
+    "NEEDED_TO_TRANSLATE",
+    "Missing",
+    "ensure",
+    "import_problem",
+    "installed_constraints",
+    "missing_requirements",
+]
 
 TORCH = "torch"
+NEEDED_TO_TRANSLATE = frozenset({TORCH, "numpy", "scipy", "safetensors"})
+"""Without these no node is translated; the others read and write files."""
+_VERSION = re.compile(r"v?\d[A-Za-z0-9._+!-]*")
 _NAME = re.compile(r"\s*(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<limits>[<>=!~][^;#]*)?")
 _MODULES = {"pillow": "PIL"}  # distribution -> module, where they differ
 _TIMEOUT_S = 180
@@ -65,12 +76,17 @@ def missing_requirements(requirements: Path) -> list[Missing]:
     return missing
 
 
-def ensure(requirements: Path, ask: Ask | None = None) -> list[str]:
+def ensure(
+    requirements: Path, ask: Ask | None = None, *, needed: Collection[str] | None = None, load_here: bool = True
+) -> list[str]:
     """Install what is missing, after asking once; return the names of what was installed.
 
     Args:
         requirements: the list of requirements.
         ask: shows a question and returns whether the user agrees; by default a dialog of the application.
+        needed: names without which it cannot go on; while all of these are there nothing is asked. None: all.
+        load_here: torch will be loaded into the application itself, so it is tried first; False where a worker loads
+            it, which tells by itself what is wrong.
 
     Raises:
         Cancelled: the user declined.
@@ -78,8 +94,9 @@ def ensure(requirements: Path, ask: Ask | None = None) -> list[str]:
             ``MX-SLI-162`` (something is installed but cannot be loaded).
     """
     missing = missing_requirements(requirements)
-    if not missing:
-        _require_loadable()
+    if not [item for item in missing if needed is None or item.name in needed]:
+        if load_here:
+            _require_loadable()
         return []
     names = [item.name for item in missing]
     if not (ask or _dialog)(_question(missing)):
@@ -103,6 +120,7 @@ def import_problem(modules: Sequence[str] = (TORCH,)) -> str:
     """
     command = [*worker_command(), "-c", f"import {', '.join(modules)}"]
     options: dict[str, Any] = {"creationflags": getattr(subprocess, "CREATE_NO_WINDOW", 0)}
+    options["env"] = {**os.environ, **worker_environment()}
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, text=True, **options)
     except subprocess.TimeoutExpired:
@@ -121,7 +139,8 @@ def installed_constraints() -> list[str]:
     for distribution in importlib.metadata.distributions():
         with contextlib.suppress(KeyError, TypeError, ValueError):  # a half-written installation
             name, version = distribution.metadata["Name"], distribution.version
-            if name and version and re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            # pip refuses a whole file for one version that is none
+            if name and re.fullmatch(r"[A-Za-z0-9._-]+", name) and _VERSION.fullmatch(version or ""):
                 versions[name.lower()] = f"{name}=={version}"
     return [versions[name] for name in sorted(versions)]
 
@@ -159,7 +178,8 @@ def _install(requirements: list[str]) -> None:
             packaging = _packaging()
             if packaging is not None:
                 packaging.pip_ensure(
-                    requirements, constraints=constraints, prompt_install=False, prompt_restart=False,
+                    [packaging.Requirement(text) for text in requirements],  # 5.12.0 takes no plain texts
+                    constraints=constraints, prompt_install=False, prompt_restart=False,
                     requester="MedXlate",
                 )  # fmt: skip
             else:

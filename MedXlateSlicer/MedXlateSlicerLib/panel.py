@@ -33,7 +33,8 @@ class Panel:
         ui: the widgets of MedXlate.ui by name.
         scene: the scene.
         make_runner: returns the driver for ``worker`` or ``panel``.
-        prepare: makes sure that what a run needs is installed; raises MedXlateError where it is not.
+        prepare: makes sure that what a run in ``worker`` or ``panel`` needs is installed; raises MedXlateError where it
+            is not.
         store: the application's settings.
         copy: puts a text on the clipboard.
     """
@@ -43,7 +44,7 @@ class Panel:
         ui: Any,
         scene: Node,
         make_runner: Callable[[str], Runner],
-        prepare: Callable[[], None],
+        prepare: Callable[[str], None],
         store: Store,
         copy: Callable[[str], None],
     ) -> None:
@@ -151,7 +152,7 @@ class Panel:
         if request is None:
             return
         try:
-            self._prepare()
+            self._prepare(request.run_in)
         except MedXlateError as error:
             self.translator.refuse(error)
             return
@@ -205,7 +206,7 @@ class Panel:
     def close(self) -> None:
         """The panel is taken down."""
         self.timer.stop()
+        self.parameters = None
+        self.translator.close()  # first: whatever happens to the widgets, no worker stays behind
         self.editor.leave()
         self.editor.forget()
-        self.parameters = None
-        self.translator.close()

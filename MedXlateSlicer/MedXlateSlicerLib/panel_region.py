@@ -9,7 +9,12 @@ from MedXlateSlicerLib.nodes import Node
 from MedXlateSlicerLib.regions import USES, segment_names, use_text
 from MedXlateSlicerLib.widgets import chosen, fill_combo, set_row
 
-__all__ = ["SegmentEditor", "SegmentsTable"]
+__all__ = ["EDITOR_TAG", "SegmentEditor", "SegmentsTable"]
+
+EDITOR_TAG = "MedXlate"
+"""Singleton tag of the editor's node. The Segment Editor module has a node of its own: two editors on one node would
+both take up an effect, paint everything twice, and change what the other one edits.
+"""
 
 
 class SegmentsTable:
@@ -59,7 +64,7 @@ class SegmentsTable:
 
 
 class SegmentEditor:
-    """The embedded Segment Editor, in step with the Segment Editor module.
+    """The embedded Segment Editor, independent of the Segment Editor module.
 
     Args:
         editor: the qMRMLSegmentEditorWidget.
@@ -77,23 +82,26 @@ class SegmentEditor:
         """Edit a segmentation on a volume's grid.
 
         While the editor is folded up its effect is put away and nothing else is touched: a segmentation that is merely
-        chosen does not take the place of the one in the Segment Editor module, and the views keep their label layer.
+        chosen keeps its display, and the views keep their label layer. While another module is shown nothing happens.
         """
-        if self._editor.mrmlSegmentEditorNode() is None and (segmentation is None or not opened):
+        node = self._editor.mrmlSegmentEditorNode()
+        if not self._shown or (node is None and (segmentation is None or not opened)):
             return
         if segmentation is not None and not opened:
             self._editor.setActiveEffect(None)
             return
-        self._require_node()
-        if self._editor.segmentationNode() is not segmentation:
+        node = self._require_node()
+        # asked of the node: the widget's own selector may show a segmentation that is not edited
+        if node.GetSegmentationNode() is not segmentation:
             self._editor.setSegmentationNode(segmentation)
-        if segmentation is not None and source is not None and self._editor.sourceVolumeNode() is not source:
+        if segmentation is not None and source is not None and node.GetSourceVolumeNode() is not source:
             self._editor.setSourceVolumeNode(source)
 
     def enter(self) -> None:
         """Listen to the views and the keyboard, now or as soon as there is something to edit."""
         self._shown = True
         if self._editor.mrmlSegmentEditorNode() is not None:
+            self._editor.updateWidgetFromMRML()
             self._editor.setupViewObservations()
             self._editor.installKeyboardShortcuts()
 
@@ -112,18 +120,19 @@ class SegmentEditor:
             self._editor.setSegmentationNode(None)
             self._editor.removeViewObservations()  # while a scene closes, the widget does not do so itself
 
-    def _require_node(self) -> None:
-        """Share the node of the Segment Editor module, made where it is not there yet."""
+    def _require_node(self) -> Node:
+        """Return the editor's node, made where it is not there yet."""
         import slicer
 
         known = self._editor.mrmlSegmentEditorNode()
         if known is not None and known.GetScene() is self._scene:
-            return
-        node = self._scene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+            return known
+        node = self._scene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
         if node is None:
             node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag("SegmentEditor")
+            node.SetSingletonTag(EDITOR_TAG)
             node = self._scene.AddNode(node)
         self._editor.setMRMLSegmentEditorNode(node)
-        if self._shown:
-            self.enter()
+        self._editor.setupViewObservations()
+        self._editor.installKeyboardShortcuts()
+        return node

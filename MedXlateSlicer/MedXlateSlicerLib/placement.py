@@ -28,6 +28,7 @@ __all__ = [
     "capture_views",
     "mark_synthetic",
     "place_under",
+    "register_layout",
     "restore_views",
     "set_overlay_opacity",
     "set_window",
@@ -194,8 +195,7 @@ def show_side_by_side(scene: Node, result_node: Node, source_node: Node) -> bool
     layout = _layout_node(scene)
     if layout is None:
         return False
-    if not layout.IsLayoutDescription(COMPARISON_LAYOUT):
-        layout.AddLayoutDescription(COMPARISON_LAYOUT, _comparison_layout())
+    register_layout(scene)
     layout.SetViewArrangement(COMPARISON_LAYOUT)
     shown = {SOURCE_VIEW: source_node, RESULT_VIEW: result_node}
     for view in _composites(scene):
@@ -209,6 +209,13 @@ def show_side_by_side(scene: Node, result_node: Node, source_node: Node) -> bool
         if red is not None and own is not None:
             _look_at_the_same(own, red)
     return True
+
+
+def register_layout(scene: Node) -> None:
+    """Make the layout with source and result known: a scene saved in it would else be opened without views."""
+    layout = _layout_node(scene)
+    if layout is not None and not layout.IsLayoutDescription(COMPARISON_LAYOUT):
+        layout.AddLayoutDescription(COMPARISON_LAYOUT, _comparison_layout())
 
 
 def _look_at_the_same(own: Node, other: Node) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import MedXlateCore
 from MedXlateCore.errors import Cancelled, InternalError, MedXlateError, ResourceError, UsageError
 from MedXlateCore.inference.events import Event, Translation
 from MedXlateCore.volume import Modality, Volume
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
     from MedXlateCore.inference.session import TranslationSession
     from MedXlateCore.models.package import LoadedModel
 
-__all__ = ["InProcessRunner", "Job", "OnDone", "OnEvent", "Runner", "WorkerRunner", "make_runner", "worker_command"]
+__all__ = [
+    "InProcessRunner",
+    "Job",
+    "OnDone",
+    "OnEvent",
+    "Runner",
+    "WorkerRunner",
+    "make_runner",
+    "worker_command",
+    "worker_environment",
+]
 
 OnEvent = Callable[[Event], None]
 OnDone = Callable[[Volume | None, Mapping[str, Any] | None, MedXlateError | None], None]
@@ -99,7 +110,18 @@ def worker_command() -> list[str]:
         *(home / name for home in homes for name in (f"bin/{version}", "bin/python3", "python.exe")),
     ]
     found = next((path for path in choices if path.is_file() and os.access(path, os.X_OK)), None)
-    return [str(found or sys.executable or version)]
+    return [str(found or version)]
+
+
+def worker_environment() -> dict[str, str]:
+    """Return what a worker's environment has to have beside this one's: the way to all that can be imported here.
+
+    An application may know folders of packages that its Python does not know when it is started alone.
+    """
+    home = str(Path(MedXlateCore.__file__).resolve().parents[1])
+    packages = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
+    paths = [home, *os.environ.get("PYTHONPATH", "").split(os.pathsep), *packages]
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, paths)))}
 
 
 class _Listeners:
@@ -144,7 +166,7 @@ class WorkerRunner:
     """
 
     def __init__(self, client: WorkerClient | None = None) -> None:
-        self._client = client or WorkerClient(worker_command())
+        self._client = client or WorkerClient(worker_command(), worker_environment())
         self._listeners = _Listeners()
 
     @property

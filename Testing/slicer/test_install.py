@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -11,7 +13,14 @@ from types import ModuleType
 
 import pytest
 from MedXlateSlicerLib import install
-from MedXlateSlicerLib.install import ensure, import_problem, installed_constraints, missing_requirements
+from MedXlateSlicerLib.install import (
+    NEEDED_TO_TRANSLATE,
+    ensure,
+    import_problem,
+    installed_constraints,
+    missing_requirements,
+)
+from packaging.requirements import Requirement
 
 from MedXlateCore.errors import Cancelled, ResourceError
 
@@ -52,11 +61,11 @@ def world(monkeypatch, tmp_path):
     world.packaging = packaging = ModuleType("slicer.packaging")
 
     def pip_ensure(requirements, constraints=None, prompt_install=True, prompt_restart=True, requester=None):
-        world.pip_calls.append((requirements, prompt_install, requester))
+        world.pip_calls.append(([str(requirement) for requirement in requirements], prompt_install, requester))
         world.constraints.append(Path(constraints).read_text())
-        world.versions.update({re.split("[<>=]", text)[0].lower(): "99.0" for text in requirements})
+        world.versions.update({requirement.name.lower(): "99.0" for requirement in requirements})
 
-    packaging.pip_ensure = pip_ensure
+    packaging.pip_ensure, packaging.Requirement = pip_ensure, Requirement
     monkeypatch.setitem(sys.modules, "slicer.packaging", packaging)
     world.extension = extension = ModuleType("PyTorchUtils")
 
@@ -113,6 +122,23 @@ def test_a_version_that_is_too_old_is_named(world):
 def test_versions_are_compared_as_numbers(world, version, missing):
     world.versions["torch"] = version
     assert len(missing_requirements(world.requirements("torch>=2.2"))) == missing
+
+
+def test_what_only_files_need_does_not_hold_up_a_translation(world):
+    path = world.requirements("torch>=2.2", "nibabel>=5.2")
+    assert ensure(path, world.agree, needed=NEEDED_TO_TRANSLATE) == []
+    assert world.asked == world.pip_calls == []
+    del world.versions["torch"]
+    assert ensure(path, world.agree, needed=NEEDED_TO_TRANSLATE) == ["torch", "nibabel"]  # asked once, for all
+
+
+def test_torch_is_tried_here_only_where_it_will_be_loaded_here(world, monkeypatch):
+    tried = []
+    monkeypatch.setattr(install, "_require_loadable", lambda: tried.append(1))
+    ensure(world.requirements("torch>=2.2"), world.agree, load_here=False)
+    assert tried == []
+    ensure(world.requirements("torch>=2.2"), world.agree)
+    assert tried == [1]
 
 
 def test_declining_installs_nothing(world):
@@ -186,6 +212,16 @@ def test_everything_installed_is_held_where_it_is(world):
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==\S+", line) for line in held)
 
 
+def test_a_version_that_pip_would_not_read_is_left_out_of_what_is_held(monkeypatch):
+    class Made:
+        def __init__(self, name, version):
+            self.metadata, self.version = {"Name": name}, version
+
+    made = [Made("good", "1.2.3+cu121"), Made("odd", "unknown"), Made("half", None), Made("worse", "1.0 (local build)")]
+    monkeypatch.setattr(install.importlib.metadata, "distributions", lambda: made)
+    assert installed_constraints() == ["good==1.2.3+cu121"]
+
+
 def test_the_question_goes_through_a_dialog_of_the_application(world, monkeypatch):
     util, shown = ModuleType("slicer.util"), []
     util.confirmOkCancelDisplay = lambda text, windowTitle=None: shown.append((text, windowTitle)) or False
@@ -225,3 +261,23 @@ def test_the_shipped_list_agrees_with_the_packages_own():
     own = {*project["dependencies"], *project["optional-dependencies"]["torch"]}
     lines = {line for line in SHIPPED.read_text().splitlines() if not line.startswith("#")}
     assert lines == own
+
+
+def test_what_can_be_imported_here_can_be_imported_in_a_process_of_its_own(tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "only_known_here.py").write_text("")
+    assert import_problem(("only_known_here",)) != ""
+    monkeypatch.syspath_prepend(str(folder))
+    assert import_problem(("only_known_here",)) == ""
+
+
+def test_the_library_loads_before_anything_is_installed():
+    parts = "bridge evaluation install models nodes panel_state placement regions roles runner sample_data translator"
+    code = (
+        "import importlib, sys\n"
+        "for name in ('torch', 'nibabel', 'SimpleITK', 'PIL', 'safetensors'): sys.modules[name] = None\n"
+        f"for name in {parts.split()!r}: importlib.import_module(f'MedXlateSlicerLib.{{name}}')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "MedXlateSlicer"), str(ROOT)])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import mrml
 import numpy as np
 import pytest
-from patients import new_segmentation, open_panel, paint, phase
+from patients import MODULES, new_segmentation, open_panel, paint, phase
 from runners import ScriptedRunner
 
 from MedXlateCore.errors import Cancelled, InputError, ResourceError, Warned
@@ -17,8 +18,7 @@ from MedXlateCore.errors import Cancelled, InputError, ResourceError, Warned
 def panel(slicer_app):
     """Return the open panel with nothing in the scene and a runner that obeys the test."""
     found = open_panel(slicer_app)
-    found.logic.prepare = lambda: None
-    found.panel._prepare = lambda: None
+    found.logic.prepare = found.panel._prepare = lambda place: None
     found.runner = ScriptedRunner()
     found.panel.translator._make_runner = lambda place: found.runner
     return found
@@ -153,6 +153,46 @@ def test_choosing_a_segmentation_leaves_the_segment_editor_as_it_is_until_it_is_
     assert ready.ui.segmentEditor.segmentationNode() is segmentation
 
 
+def test_painting_in_the_segment_editor_module_is_never_disturbed(slicer_app, ready):
+    import slicer
+
+    segmentation, segment = new_segmentation(slicer_app.scene, ready.sources["T1"])
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    ready.ui.editorBox.collapsed = False
+    slicer_app.leave(ready)
+    other, _ = new_segmentation(slicer_app.scene, ready.sources["T2"], "another")
+    module = slicer.vtkMRMLSegmentEditorNode()
+    module.SetSingletonTag("SegmentEditor")
+    module = slicer_app.scene.AddNode(module)
+    editor = slicer.qMRMLSegmentEditorWidget()
+    editor.setMRMLSegmentEditorNode(module)
+    editor.setSegmentationNode(other)
+    editor.setSourceVolumeNode(ready.sources["T2"])
+    editor.setActiveEffectByName("Paint")
+    mask = np.zeros(mrml.SHAPE, bool)
+    mask[5:7, 5:7, 4:5] = True
+    paint(segmentation, segment, mask, ready.sources["T1"])  # the panel hears of it
+    for collapsed in (True, False):
+        ready.ui.editorBox.collapsed = collapsed
+    slicer_app.enter(slicer.modules.medxlate)
+    assert (editor.segmentationNode(), editor.sourceVolumeNode()) == (other, ready.sources["T2"])
+    assert module.GetActiveEffectName() == "Paint"
+    assert ready.ui.segmentEditor.segmentationNode() is segmentation
+
+
+def test_an_effect_is_put_away_with_the_module_and_not_taken_up_behind_its_back(slicer_app, ready):
+    segmentation, segment = new_segmentation(slicer_app.scene, ready.sources["T1"])
+    ready.ui.segmentation.setCurrentNode(segmentation)
+    ready.ui.editorBox.collapsed = False
+    ready.ui.segmentEditor.setActiveEffectByName("Paint")
+    slicer_app.leave(ready)
+    assert ready.ui.segmentEditor._q.effect == ""
+    before = list(ready.ui.segmentEditor._q.calls)
+    segmentation.GetSegmentation().GetSegment(segment).SetName("renamed")
+    slicer_app.process_events()
+    assert ready.ui.segmentEditor._q.calls == before
+
+
 def test_a_scene_closed_while_painting_lets_go_of_the_views_and_the_next_can_be_painted(slicer_app, ready):
     ready.ui.segmentation.addNode()
     slicer_app.close_scene()
@@ -250,7 +290,7 @@ def test_an_error_is_shown_with_its_code_and_what_to_do_and_can_be_copied(slicer
 
 
 def test_a_declined_installation_is_no_error(ready):
-    def decline():
+    def decline(place):
         raise Cancelled("installation")
 
     ready.panel._prepare = decline
@@ -261,7 +301,7 @@ def test_a_declined_installation_is_no_error(ready):
 
 
 def test_a_failed_installation_is_shown_in_the_panel(ready):
-    def fail():
+    def fail(place):
         raise ResourceError("MX-SLI-160", "the PyTorch extension is not installed", fix="install it")
 
     ready.panel._prepare = fail
@@ -383,7 +423,12 @@ def test_a_scene_opened_from_a_file_is_shown_when_all_of_it_is_there(slicer_app,
     ready.ui.deviceCombo.setCurrentIndex(1)
     scene.Commit()
     ready.ui.deviceCombo.setCurrentIndex(0)
-    tag = scene.AddObserver(scene.NodeAddedEvent, lambda *ignored: seen.append(ready.panel.parameters))
+
+    def added(*ignored):
+        if scene.IsImporting():  # afterwards subject hierarchies are merged, with the panel shown again
+            seen.append(ready.panel.parameters)
+
+    tag = scene.AddObserver(scene.NodeAddedEvent, added)
     scene.Connect()
     scene.RemoveObserver(tag)
     assert seen
@@ -405,3 +450,39 @@ def test_a_phantom_from_sample_data_is_shown_in_the_views(slicer_app, panel, mon
     (node,) = source["customDownloader"](source)
     red = slicer_app.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
     assert red.GetBackgroundVolumeID() == node.GetID()
+
+
+# --- the module's life ----------------------------------------------------------------------------------------------
+
+
+def test_a_scene_saved_side_by_side_opens_with_its_views(slicer_app, panel):
+    from MedXlateSlicerLib.placement import COMPARISON_LAYOUT
+
+    layout = slicer_app.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    assert layout.IsLayoutDescription(COMPARISON_LAYOUT)  # known since the start, before any result
+
+
+def test_the_panel_may_be_taken_down_twice(slicer_app, ready):
+    ready.ui.applyButton.click()
+    ready.cleanup()
+    assert not ready.runner.busy
+    ready.cleanup()
+    ready.exit()
+
+
+@pytest.mark.parametrize("name", ["MedXlate", "MedXlateEvaluate"])
+def test_reloading_a_module_reads_the_library_anew(slicer_app, monkeypatch, name):
+    import slicer.ScriptedLoadableModule as base
+
+    widget = slicer_app.enter(slicer_app.load_module(MODULES / name / f"{name}.py"))
+    kept, seen = dict(sys.modules), []
+    monkeypatch.setattr(
+        base.ScriptedLoadableModuleWidget,
+        "onReload",
+        lambda self: seen.append([found for found in sys.modules if found.startswith("MedXlateSlicerLib")]),
+    )
+    try:
+        widget.onReload()
+    finally:
+        sys.modules.update(kept)
+    assert seen == [[]]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from MedXlateSlicerLib.runner import InProcessRunner, Job, WorkerRunner, make_runner, worker_command
+from MedXlateSlicerLib.runner import (
+    InProcessRunner,
+    Job,
+    WorkerRunner,
+    make_runner,
+    worker_command,
+    worker_environment,
+)
 
 from MedXlateCore.errors import Cancelled, MedXlateError
 from MedXlateCore.inference.events import Finished, Progress, Started
@@ -225,6 +233,24 @@ def test_the_application_itself_is_never_started_as_a_worker(tmp_path, monkeypat
     program(folder / "PythonSlicer")
     monkeypatch.setenv("PATH", str(folder))
     assert worker_command() == [str(proper)]
+
+
+def test_without_any_python_the_application_is_still_not_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(program(tmp_path / "SlicerApp-real")))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert worker_command() == [f"python3.{sys.version_info.minor}"]
+
+
+def test_a_worker_finds_the_packages_that_the_application_finds(tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "given"))
+    paths = worker_environment()["PYTHONPATH"].split(os.pathsep)
+    assert (Path(paths[0]) / "MedXlateCore" / "__init__.py").is_file()
+    assert paths[1] == str(tmp_path / "given")
+    assert str(folder) in paths and len(paths) == len(set(paths))
 
 
 def program(path):

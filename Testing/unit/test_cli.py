@@ -180,6 +180,12 @@ def test_a_missing_pytorch_says_how_to_install_it(ends_with, capsys):
     assert "pip install 'medxlate[torch]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("module", "package"), [("nibabel.nifti1", "nibabel"), ("PIL", "pillow")])
+def test_a_missing_library_is_a_lack_and_no_defect(ends_with, capsys, module, package):
+    assert ends_with(raising(ModuleNotFoundError(f"No module named '{module}'", name=module))) == 4
+    assert f"PythonSlicer -m pip install {package})" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'x'", name="x"), ValueError("a\ndefect")])
 def test_a_defect_of_the_program_is_coded_and_shows_its_traceback_only_when_asked(ends_with, error, capsys):
     assert ends_with(raising(error)) == 70

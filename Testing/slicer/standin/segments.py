@@ -27,7 +27,10 @@ IDLE = (
 
 
 class SegmentEditor(WithScene):
-    """The segment editor without its effects; `calls` tells what the panel asked of it."""
+    """The segment editor without its effects; `calls` tells what the panel asked of it.
+
+    As in the application, segmentation, source and effect are the editor node's: editors on one node share them all.
+    """
 
     DEFAULTS = {
         "segmentationNodeSelectorVisible": True,
@@ -40,7 +43,11 @@ class SegmentEditor(WithScene):
         self.setObjectName("qMRMLSegmentEditorWidget")
         self.calls: list[str] = []
         self.editor_node = None
-        self.effect = ""
+
+    @property
+    def effect(self) -> str:
+        """Return the name of the effect that is taken up, "" for none."""
+        return (self.editor_node.GetActiveEffectName() or "") if self.editor_node is not None else ""
 
     def setMRMLSegmentEditorNode(self, node: Any) -> None:
         """Set the node that holds the editor's choices."""
@@ -62,6 +69,7 @@ class SegmentEditor(WithScene):
         if node is None and self.editor_node is None:
             return
         if self._editor().GetSegmentationNode() is not node:
+            self._editor().SetActiveEffectName("")
             self._editor().SetAndObserveSegmentationNode(node)
             self.segmentationNodeChanged.emit(node)
         if node is not None and node.GetSegmentation().GetNumberOfSegments() and not self.currentSegmentID():
@@ -73,7 +81,9 @@ class SegmentEditor(WithScene):
 
     def setSourceVolumeNode(self, node: Any) -> None:
         """Edit on that volume's grid."""
-        if node is None and self.editor_node is None:
+        if self.segmentationNode() is None:
+            if node is not None:
+                raise RuntimeError("need to set segment editor and segmentation nodes first")
             return
         if self._editor().GetSourceVolumeNode() is not node:
             self._editor().SetAndObserveSourceVolumeNode(node)
@@ -95,14 +105,15 @@ class SegmentEditor(WithScene):
 
     def setActiveEffectByName(self, name: str) -> None:
         """Take up the effect of that name, "" for none."""
-        self.effect = name
+        self._editor().SetActiveEffectName(name)
         self.calls.append(f"setActiveEffectByName({name})")
 
     def setActiveEffect(self, effect: Any) -> None:
         """Put the effect away."""
         if effect is not None:
             raise NotImplementedError("the stand-in for Slicer has no effect objects: use setActiveEffectByName")
-        self.effect = ""
+        if self.editor_node is not None:
+            self.editor_node.SetActiveEffectName("")
         self.calls.append("setActiveEffect(None)")
 
     def activeEffect(self) -> None:

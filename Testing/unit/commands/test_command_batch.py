@@ -419,3 +419,12 @@ def test_an_output_folder_that_is_read_only_is_refused_at_once(cohort, tiny_pack
     locked.mkdir(mode=0o500)
     assert main(words(cohort, tiny_package, locked / "out", "--json")) == 4
     assert error_code(capsys) == "MX-FIL-012"
+
+
+def test_a_library_that_is_not_installed_is_a_lack_and_no_defect(cohort, tiny_package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nibabel.nifti1", None)
+    table = table_of(cohort, tmp_path / "one.csv", CASES[:1])
+    assert main(words(table, tiny_package, tmp_path / "out")) == 4
+    [line] = manifest(tmp_path / "out")
+    assert line["error"]["code"] == "MX-RES-024"
+    assert "PythonSlicer -m pip install nibabel" in line["error"]["fix"]
