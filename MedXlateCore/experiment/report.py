@@ -256,7 +256,7 @@ def _costs(findings: Findings) -> list[Part]:
         for cost in findings.spent
     )  # fmt: skip
     text = (
-        "Minutes are those of optimiser steps. Seconds a case are those of a whole translation, from volumes in memory"
+        "Minutes are those of optimiser steps. Seconds a case: median of whole translations, from volumes in memory"
         " to a volume in memory. Peak memory is that of the process that tests, with its libraries; on a GPU, of the"
         " tensors there."
     )

@@ -70,14 +70,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method took: means over its trainings and test cases.
+    """What a method took: means over its trainings.
 
     Attributes:
         parameters: trained values of the network; 0 for a baseline.
         trainings: how many there were.
         minutes: of optimiser steps a training; None for a baseline.
         steps: optimiser steps a training; None for a baseline.
-        seconds: a test case, from volumes in memory to a volume in memory.
+        seconds: a test case, from volumes in memory to a volume in memory; the median, as the first one is slower.
         peak_bytes: largest memory of the test's process, or of its tensors on a GPU.
     """
 
@@ -208,7 +208,7 @@ def _cost(method: str, directions: str, group: Sequence[Mapping[str, Any]]) -> C
         trainings=len(trained),
         minutes=float(np.mean([one["minutes"] for one in trained])) if trained else None,
         steps=float(np.mean([one["steps"] for one in trained])) if trained else None,
-        seconds=float(np.mean(seconds)) if seconds else None,
+        seconds=float(np.median(seconds)) if seconds else None,
         peak_bytes=max(peaks, default=None),
     )
 
