@@ -4,7 +4,7 @@
 #   make lint      ruff and mypy                   make bench      benchmarks (Testing/benchmarks)
 #   make starter   train the starter model again   make real-t1ce  train and test on real patients
 #   make fuzz      25,000 damaged files            make bench-gpu benchmarks on an NVIDIA card
-#   make clean     remove what was built here
+#   make clean     remove what was built here      make real-comparison  compare methods on real patients
 
 SHELL := /bin/bash
 VENV := .venv
@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter real-t1ce clean
+.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter real-t1ce real-comparison clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -94,6 +94,10 @@ starter: $(STAMP)
 # the table of Docs/results/real-t1ce, where the real volumes lie beside the checkout
 real-t1ce: $(STAMP)
 	$(BIN)/python Docs/results/real-t1ce/run.py --data ../shared/data --work runs/real-t1ce
+
+# the tables of Docs/results/real-comparison, from real volumes too; goes on where it was interrupted
+real-comparison: $(STAMP)
+	$(BIN)/python Docs/results/real-comparison/run.py --data ../shared/data --work runs/real-comparison
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

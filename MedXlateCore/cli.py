@@ -29,6 +29,7 @@ COMMANDS = {
     "batch": ("batch", "translate a table or a BIDS folder of cases"),
     "phantom": ("phantom", "make phantom heads with lesions, in all modalities"),
     "train": ("train", "train a model on a table of cases"),
+    "experiment": ("experiment", "train and test several methods on one split, with one report"),
     "models": ("models", "list, show and verify model packages"),
     "prompts": ("prompts", "show which prompt components a model takes for which direction"),
     "import-weights": ("import_weights", "turn an author's published checkpoint into a model package"),

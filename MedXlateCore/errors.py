@@ -2,8 +2,9 @@
 
 Codes read ``MX-<area>-<number>`` and never change their meaning. Areas: ``USE`` (command line and configuration),
 ``FIL`` (files), ``IMG`` (voxel values and shapes), ``GEO`` (geometry), ``ROI`` (regions and prompts), ``MOD`` (models
-and packages), ``DAT`` (training data), ``TRN`` (training), ``MET`` (metrics), ``RES`` (memory, disk, devices), ``RUN``
-(runs), ``WRK`` (the worker process), ``SLI`` (nodes of a 3D Slicer scene), ``INT`` (defects of MedXlate itself).
+and packages), ``DAT`` (training data), ``TRN`` (training), ``MET`` (metrics), ``EXP`` (experiments), ``RES`` (memory,
+disk, devices), ``RUN`` (runs), ``WRK`` (the worker process), ``SLI`` (nodes of a 3D Slicer scene), ``INT`` (defects of
+MedXlate itself).
 The table of all codes is ``Docs/reference/errors.md``.
 """
 

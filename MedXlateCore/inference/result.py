@@ -11,7 +11,7 @@ from MedXlateCore.models.card import ModelCard, OutputScale
 from MedXlateCore.transforms.intensity import FittedNormaliser
 from MedXlateCore.volume import Modality, Source, Volume
 
-__all__ = ["check_output", "output_scale", "synthetic_volume"]
+__all__ = ["check_output", "on_reference", "output_scale", "synthetic_volume"]
 
 Float32Array = NDArray[np.float32]
 
@@ -56,7 +56,13 @@ def synthetic_volume(
     stack: Float32Array, prepared: PreparedSources, scale: FittedNormaliser, target: Modality, card: ModelCard
 ) -> Volume:
     """Return predicted slices [K, H, W] as a volume on the reference's grid; background where nothing was predicted."""
+    return on_reference(stack, prepared, scale, target, Source(name=f"SYNTHETIC {target.value} ({card.name})"))
+
+
+def on_reference(
+    stack: Float32Array, prepared: PreparedSources, scale: FittedNormaliser, target: Modality, source: Source
+) -> Volume:
+    """Return slices [K, H, W] in [-1, 1] as a synthetic volume on the reference's grid, scaled; ``source`` names it."""
     background = float(scale.invert(np.array(-1.0, dtype=np.float32)))
     array = prepared.plan.to_reference(scale.invert(unstack(stack)), fill=background)
-    name = f"SYNTHETIC {target.value} ({card.name})"
-    return Volume(array, prepared.plan.reference, target, Source(name=name), synthetic=True)
+    return Volume(array, prepared.plan.reference, target, source, synthetic=True)

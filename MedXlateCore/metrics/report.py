@@ -22,7 +22,7 @@ from MedXlateCore.metrics.result import EvaluationResult, matched_window
 from MedXlateCore.transforms.resampling import resample
 from MedXlateCore.volume import Modality, Volume
 
-__all__ = ["METRIC_WORDS", "RESEARCH_USE_ONLY", "evaluation_page", "format_value", "write_evaluation_report"]
+__all__ = ["METRIC_WORDS", "RESEARCH_USE_ONLY", "evaluation_page", "format_value", "on_grid", "write_evaluation_report"]
 
 METRIC_WORDS = {
     "mae": "mean absolute error",
@@ -95,7 +95,7 @@ def evaluation_page(
     require_same_grid(reference.geometry, synthetic, mask, regions)
     brain = evaluation_mask(reference, mask)
     masks, _ = region_masks(brain, regions, region_labels)
-    shown = tuple(_on_grid(source, reference) for source in sources)
+    shown = tuple(on_grid(source, reference) for source in sources)
     subject = _Subject(result, reference, synthetic, shown, brain, masks)
     what = synthetic.modality.value if synthetic.modality is not Modality.OTHER else "image"
     title = f"Synthetic {what} compared with its reference"
@@ -243,7 +243,8 @@ def _outlined(masks: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bo
     return parts or {name: mask for name, mask in masks.items() if name == LESION and mask.any()}
 
 
-def _on_grid(source: Volume, reference: Volume) -> Volume:
+def on_grid(source: Volume, reference: Volume) -> Volume:
+    """Return a volume on the reference's grid: itself, or interpolated linearly, air where it has no data."""
     if source.geometry.allclose(reference.geometry):
         return source
     array = resample(source.array.astype(np.float32), source.geometry, reference.geometry, 1, source.modality.air_value)

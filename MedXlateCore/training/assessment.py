@@ -47,7 +47,7 @@ class Assessment:
     """
 
     def __init__(
-        self, config: TrainingConfig, folder: Path, data: TrainingData, slices: SliceData, total_steps: int
+        self, config: TrainingConfig, folder: Path, data: TrainingData, slices: SliceData, total_steps: int | None
     ) -> None:
         self._config, self._folder, self._cases = config, folder, data.val
         self._method = get_method(config.model.method)
@@ -118,9 +118,9 @@ class Assessment:
 
 
 def make_card(
-    config: TrainingConfig, method: Method, data: TrainingData, slices: SliceData, total_steps: int
+    config: TrainingConfig, method: Method, data: TrainingData, slices: SliceData, total_steps: int | None
 ) -> ModelCard:
-    """Return the card of the model that a run trains, without its figures.
+    """Return the card of the model that a run trains, without its figures; ``total_steps`` None where time decides.
 
     Raises:
         InputError: ``MX-MOD-012``, ``[package]`` or the data give a card that cannot be: a name, version or modality.

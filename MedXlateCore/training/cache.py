@@ -30,7 +30,7 @@ from MedXlateCore.training.table import CaseRow
 from MedXlateCore.transforms.intensity import FittedNormaliser
 from MedXlateCore.volume import Geometry, Modality, Volume
 
-__all__ = ["PreparedCase", "open_case"]
+__all__ = ["PreparedCase", "content_hash", "open_case"]
 
 CACHE_FORMAT = 1
 _LOCK_TIMEOUT_S = 3600.0  # another process may be preparing the same case
@@ -102,8 +102,8 @@ def open_case(row: CaseRow, config: TrainingConfig, folder: Path, direction: int
         InputError: from reading, checking or normalising a volume; the message names the case.
         ResourceError: ``MX-FIL-013`` (no room in the cache's folder), ``MX-FIL-015`` (another process holds the entry).
     """
-    hashes = {name: _content_hash(path) for name, path in row.images.items()}
-    hashes["regions"] = _content_hash(row.regions) if row.regions else ""
+    hashes = {name: content_hash(path) for name, path in row.images.items()}
+    hashes["regions"] = content_hash(row.regions) if row.regions else ""
     key = _key(hashes, config)
     facts = _facts(folder, key)
     if facts is None:
@@ -126,7 +126,7 @@ def open_case(row: CaseRow, config: TrainingConfig, folder: Path, direction: int
     )
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
     """Return the hash of a volume's bytes, the data file included where header and data are two files."""
     one_file = path.suffix.lower() in {".gz", ".nii", ".mha", ".nrrd"}
     return sha256_file(path) if one_file else read_volume(path).source.sha256
@@ -182,7 +182,8 @@ def _prepare(row: CaseRow, config: TrainingConfig) -> tuple[NDArray, NDArray[np.
     """Return images [K, S + 1, H, W], masks [K, 3, H, W] and facts of a case, by the steps of translation."""
     volumes, warnings = _read(row)
     sources, target = [volumes[name] for name in config.data.sources], volumes[config.data.target]
-    warnings += check_sources(sources, [volume.modality for volume in sources])
+    paired = [*sources, target]  # a target elsewhere, or a copy of a source, is a fault of the table
+    warnings += check_sources(paired, [volume.modality for volume in paired])
     prepared = prepare_sources(sources, sources[0].geometry, config.grid, config.intensity)
     values, fit = normalise(prepared.plan.to_model(target), target.modality, config.intensity, where=target.name)
     images = np.concatenate([prepared.images.swapaxes(0, 1), slice_stack(values)[:, None]], axis=1)

@@ -74,6 +74,7 @@ class Checkpoint:
     config: dict[str, Any]
     identity: str
     data: str
+    seconds: float = 0.0
 
 
 def save(
@@ -86,6 +87,7 @@ def save(
     identity: str,
     data: str,
     keep: int,
+    seconds: float = 0.0,
 ) -> Path:
     """Write a checkpoint and delete all but the newest ``keep``.
 
@@ -96,6 +98,8 @@ def save(
         optimisers: by name.
         config: the configuration, for messages; ``identity`` is its hash.
         data: fingerprint of the training data.
+        keep: how many checkpoints are kept.
+        seconds: time spent on optimiser steps so far.
 
     Raises:
         ResourceError: ``MX-FIL-010`` to ``-016``, it cannot be written; the earlier checkpoints are untouched.
@@ -118,6 +122,7 @@ def save(
         "optimisers": described,
         "identity": identity,
         "data": data,
+        "seconds": seconds,
         "config": config,
     }
     write_json(path, record)
@@ -191,7 +196,7 @@ def _load(path: Path) -> Checkpoint:
         rest = {key: record[key] for key in ("optimisers", "config", "identity", "data")}
     except (KeyError, TypeError, SafetensorError) as error:
         raise _unreadable(path, f"it lacks {error}") from error
-    return Checkpoint(path, progress, tensors, **rest)
+    return Checkpoint(path, progress, tensors, **rest, seconds=float(record.get("seconds", 0.0)))
 
 
 def _unreadable(path: Path, problem: str) -> InputError:

@@ -39,6 +39,7 @@ __all__ = [
     "preset_text",
 ]
 
+LENGTHS = ("steps", "epochs", "minutes")
 _NOT_PART_OF_THE_RESULT = {
     "data": ("table", "cache", "workers"),  # which cases these led to is the data's fingerprint
     "training": ("accelerator", "devices", "checkpoint_every", "keep_checkpoints", "tensorboard", "previews"),
@@ -95,11 +96,13 @@ class TrainingTable:
 
     Attributes:
         steps: number of optimiser steps; or
-        epochs: passes over the training slices. Exactly one of both.
+        epochs: passes over the training slices; or
+        minutes: time spent on optimiser steps. Exactly one of the three. How far a run gets in given minutes depends on
+            the machine, so such a run cannot be repeated bit by bit; its record says so (``MX-TRN-016``).
         batch_size: slices a step and device.
         learning_rate: None for the method's own.
         seed: of initial weights, order of slices and random prompts.
-        validate_every: steps between validations; 0 for once an epoch.
+        validate_every: steps between validations; 0 for once an epoch, or after each quarter of given minutes.
         validation_cases: at most so many validation cases, by name; 0 for all.
         checkpoint_every: steps between checkpoints; 0 for the same as ``validate_every``.
         keep_checkpoints: so many of the newest checkpoints are kept.
@@ -116,6 +119,7 @@ class TrainingTable:
 
     steps: int | None = None
     epochs: float | None = None
+    minutes: float | None = None
     batch_size: int = 4
     learning_rate: float | None = None
     seed: int = 0
@@ -139,8 +143,9 @@ class TrainingTable:
         for name, least in at_least.items():
             value = getattr(self, name)
             _require(value is None or value >= least, name, value, f"at least {least}")
-        _require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "above 0")
-        _require(self.learning_rate is None or self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        for name in ("epochs", "minutes", "learning_rate"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, value, "above 0")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 to below 1")
 
 
@@ -162,7 +167,7 @@ class TrainingConfig:
     """The whole configuration of a run; build it with :func:`load_config`.
 
     Raises:
-        UsageError: ``MX-USE-042`` (a value out of its range), ``MX-USE-046`` (steps and epochs: both or none),
+        UsageError: ``MX-USE-042`` (a value out of its range), ``MX-USE-046`` (not one length),
             ``MX-USE-047`` (sources and target do not make sense), ``MX-USE-048`` (a modality without normaliser).
     """
 
@@ -228,6 +233,8 @@ class TrainingConfig:
         for table, keys in _NOT_PART_OF_THE_RESULT.items():
             for key in keys:
                 mapping[table].pop(key)
+        if mapping["training"]["minutes"] is None:  # so that runs from before this setting have the identity they had
+            mapping["training"].pop("minutes")
         mapping.pop("package")
         return hashlib.sha256(json.dumps(mapping, sort_keys=True).encode()).hexdigest()
 
@@ -257,7 +264,7 @@ def load_config(
             fix=f"name a TOML file, or --preset with one of {', '.join(list_presets())}",
         )
     if path is not None:
-        where, mapping = path.name, _absolute_paths(read_toml(path), path.parent)
+        where, mapping = path.name, absolute_paths(read_toml(path), path.parent)
     else:
         where = f"preset {preset}"
         mapping = parse_toml(preset_text(str(preset)).encode(), where)
@@ -326,11 +333,12 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 
 
 def _check_length(training: TrainingTable) -> None:
-    if (training.steps is None) == (training.epochs is None):
+    given = [name for name in LENGTHS if getattr(training, name) is not None]
+    if len(given) != 1:
         raise UsageError(
             "MX-USE-046",
-            "neither steps nor epochs is given" if training.steps is None else "both steps and epochs are given",
-            expected="exactly one of both",
+            f"{' and '.join(given)} are given" if given else "none of steps, epochs and minutes is given",
+            expected="exactly one of steps, epochs and minutes",
             where="[training]",
             fix="say how long to train, such as steps = 2000",
         )
@@ -386,7 +394,8 @@ def _named(config: TrainingConfig) -> PackageTable:
     return replace(config.package, name=f"{config.model.method}-{config.model.preset}-{task}")
 
 
-def _absolute_paths(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
+def absolute_paths(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Let the paths of ``[data]`` start at a folder, in place; return the mapping."""
     data = mapping.get("data")
     if isinstance(data, dict):
         for key in ("table", "cache"):
@@ -403,15 +412,10 @@ def expanded(text: str) -> Path:
 
 
 def _one_length(mapping: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Let an override of steps replace the file's epochs, and the other way round."""
-    given = {text.partition("=")[0].strip() for text in overrides} & {"training.steps", "training.epochs"}
+    """Let an override of steps, epochs or minutes replace what the file says of the others."""
+    named = {text.partition("=")[0].strip().removeprefix("training.") for text in overrides}
+    given = named.intersection(LENGTHS)
     training = mapping.get("training")
     if len(given) == 1 and isinstance(training, dict):
-        training.pop("epochs" if given == {"training.steps"} else "steps", None)
-
-
-def steps_of(training: TrainingTable, n_slices: int, devices: int = 1) -> int:
-    """Return the number of optimiser steps of a run over ``n_slices`` training slices."""
-    if training.steps is not None:
-        return training.steps
-    return max(1, math.ceil(float(training.epochs or 0) * n_slices / (training.batch_size * devices)))
+        for name in given.symmetric_difference(LENGTHS):
+            training.pop(name, None)

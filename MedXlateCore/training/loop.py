@@ -1,14 +1,16 @@
 """The training loop, for any method's recipe.
 
 Everything random is a function of the seed and the step's number, and the log counts its rows, so a run that was
-interrupted and resumed on a CPU ends with the same bits as one that was not. In each turn: validate if due (and export
-if better), save a checkpoint if due, stop if done or asked to, do one optimiser step.
+interrupted and resumed on a CPU ends with the same bits as one that was not; only a run of given minutes ends where the
+clock says. In each turn: validate if due (and export if better), save a checkpoint if due, stop if done or asked to, do
+one optimiser step.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,9 +27,10 @@ from MedXlateCore.models.registry import get_method
 from MedXlateCore.training import checkpoint
 from MedXlateCore.training.assessment import Assessment
 from MedXlateCore.training.average import WeightAverage
-from MedXlateCore.training.config import TrainingConfig, steps_of
+from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.data import SliceData, TrainingData
 from MedXlateCore.training.interruption import Interrupted, Interruption
+from MedXlateCore.training.length import length_of
 from MedXlateCore.training.log import MetricsLog, ProgressLine
 from MedXlateCore.training.validation import diverged
 
@@ -68,11 +71,12 @@ class Trainer:
         method, architecture = get_method(config.model.method), config.architecture()
         context = method.context_slices(architecture)
         self.slices = SliceData(data.train, config.data.slices, context=context, unpaired=method.unpaired)
-        self.total = steps_of(settings, len(self.slices), fabric.world_size)
+        self.length = length_of(settings, len(self.slices), fabric.world_size)
         epoch = max(1, math.ceil(len(self.slices) / (settings.batch_size * fabric.world_size)))
-        self.validate_every = settings.validate_every or epoch
+        # 0 for each quarter of the time
+        self.validate_every = settings.validate_every or (epoch if self.length.steps is not None else 0)
         self.checkpoint_every = settings.checkpoint_every or self.validate_every
-        self.assessment = Assessment(config, folder, data, self.slices, self.total)
+        self.assessment = Assessment(config, folder, data, self.slices, self.length.steps)
 
         torch.manual_seed(settings.seed)
         self.recipe = method.recipe(architecture, config.recipe_config())
@@ -92,9 +96,14 @@ class Trainer:
         if resumed is not None:
             checkpoint.restore(resumed, self._stored(), self.optimisers)
             self.progress = resumed.progress
+        self.seconds = resumed.seconds if resumed is not None else 0.0
+        self.quarter = self.length.quarter(self.progress.step, self.seconds)
         self.saved = self.progress.copy()
-        self.line = ProgressLine("training", self.total, start=self.progress.step, quiet=quiet or not self.leads)
+        self.line = self._progress_line(quiet or not self.leads)
         self.log: MetricsLog | None = None
+        self.at_quarter = False
+        self.losses: dict[str, float] = {}
+        self.factor = 1.0
 
     @property
     def leads(self) -> bool:
@@ -118,12 +127,14 @@ class Trainer:
                         self._validate()
                     if self.saved != progress and self._due(self.checkpoint_every):
                         self._save()
-                    if progress.step >= self.total:
+                    if self._is_over():
                         break
                     self._stop_if_asked()
+                    began = time.monotonic()
                     batch = upcoming.result()
                     upcoming = reader.submit(self._read, progress.step + 1)
                     self._step(batch)
+                    self._count(time.monotonic() - began)
             except Interrupted:
                 if self.saved != progress:
                     self._save()
@@ -132,8 +143,26 @@ class Trainer:
             self.assessment.export(self._evaluated(), progress.step)
 
     def _due(self, every: int) -> bool:
+        """Say whether something is due that happens every so many steps (0: after each quarter), and at the end."""
         step = self.progress.step
-        return step > 0 and (step % every == 0 or step == self.total)
+        if step == 0:
+            return False
+        return self._is_over() or (step % every == 0 if every else self.at_quarter)
+
+    def _is_over(self) -> bool:
+        return self.length.is_over(self.progress.step, self.seconds)
+
+    def _count(self, seconds: float) -> None:
+        """Count the time of a step. Several processes agree on the longest, so that they all stop after the same."""
+        if self.fabric.world_size > 1 and self.length.seconds is not None:
+            own = torch.tensor(seconds, device=self.fabric.device, dtype=torch.float32)
+            gathered = torch.as_tensor(self.fabric.all_gather(own))
+            seconds = float(gathered.max())
+        self.seconds += seconds
+        earlier, self.quarter = self.quarter, self.length.quarter(self.progress.step, self.seconds)
+        self.at_quarter = self.quarter > earlier
+        self._log_losses()
+        self._show()
 
     def _read(self, step: int) -> Batch:
         """Read a step's batch; runs in a thread of its own, one step ahead."""
@@ -149,7 +178,7 @@ class Trainer:
         torch.manual_seed(seed)  # for layers that draw by themselves, such as dropout
         self.state.generator.manual_seed(seed)
         self.state.step = progress.step
-        factor = self.recipe.learning_rate_factor(progress.step / self.total)
+        factor = self.recipe.learning_rate_factor(self.length.fraction(progress.step, self.seconds))
         for name, optimiser in self.optimisers.items():
             for group, rate in zip(optimiser.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
@@ -162,12 +191,26 @@ class Trainer:
         progress.summed += 1
         if self.average:
             self.average.update(progress.step)
-        self.line.update(progress.step, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
-        if progress.step % settings.log_every == 0 or progress.step == self.total:
+        self.losses, self.factor = losses, factor
+
+    def _log_losses(self) -> None:
+        """Log the mean losses if it is time."""
+        progress = self.progress
+        if progress.step % self.config.training.log_every == 0 or self._is_over():
             if self.log:
                 means = {name: total / progress.summed for name, total in progress.sums.items()}
-                self.log.write(progress.step, "train", {**means, "learning_rate_factor": factor})
+                self.log.write(progress.step, "train", {**means, "learning_rate_factor": self.factor})
             progress.sums, progress.summed = {}, 0
+
+    def _progress_line(self, quiet: bool) -> ProgressLine:
+        if self.length.seconds is None:
+            return ProgressLine("training", int(self.length.steps or 0), start=self.progress.step, quiet=quiet)
+        return ProgressLine("training, seconds", round(self.length.seconds), start=int(self.seconds), quiet=quiet)
+
+    def _show(self) -> None:
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())
+        done = self.progress.step if self.length.seconds is None else int(self.seconds)
+        self.line.update(done, losses)
 
     def _validate(self) -> None:
         """Measure the validation cases, log, and export if this is the best so far."""
@@ -211,6 +254,7 @@ class Trainer:
             config=self.config.to_mapping(),
             identity=self.config.identity(),
             data=self.data.fingerprint(),
+            seconds=self.seconds,
             keep=self.config.training.keep_checkpoints,
         )
 

@@ -90,7 +90,7 @@ def train(
         data = _prepared(config, folder, fabric, stop, quiet)
         _require_same_data(data, resumed, folder)
         if fabric.is_global_zero:
-            _write_facts(config, folder, data, [*warnings, *data.warnings], str(fabric.device))
+            _write_facts(config, folder, data, [*_by_the_clock(config), *warnings, *data.warnings], str(fabric.device))
         return _run(config, folder, data, fabric, stop, resumed, quiet)
 
 
@@ -110,7 +110,7 @@ def _run(
         with device_errors("training", "use a smaller training.batch_size or grid, or precision bf16-mixed"):
             trainer.run()
     except Interrupted:
-        raise _cancelled(f"training, step {trainer.progress.step} of {trainer.total}", folder) from None
+        raise _cancelled(f"training, step {trainer.progress.step}, of {trainer.length}", folder) from None
     return folder / "model"
 
 
@@ -232,6 +232,15 @@ def _require_same_data(data: TrainingData, resumed: checkpoint.Checkpoint | None
         where=str(folder),
         fix="restore the table and its files, or start a new run in another folder",
     )
+
+
+def _by_the_clock(config: TrainingConfig) -> list[Warned]:
+    """Return the remark that a run of given minutes has."""
+    minutes = config.training.minutes
+    if minutes is None:
+        return []
+    text = f"the run ends after {minutes:g} minutes, so how far it gets depends on the machine"
+    return [Warned("MX-TRN-016", text, "[training] minutes", "it cannot be repeated bit by bit; steps can")]
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

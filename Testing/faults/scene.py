@@ -115,5 +115,6 @@ _WORDS: dict[str, Callable[[Scene], list[str]]] = {
     "phantom": _folder,
     "demo": _folder,
     "models": lambda scene: [],
+    "experiment": lambda scene: [],
     "import-weights": lambda scene: [],
 }

@@ -9,7 +9,8 @@ from training_cases import CONFIG, config_for
 
 from MedXlateCore.config import parse_toml, to_toml
 from MedXlateCore.errors import MedXlateError, UsageError
-from MedXlateCore.training.config import config_from_mapping, list_presets, load_config, steps_of
+from MedXlateCore.training.config import config_from_mapping, list_presets, load_config
+from MedXlateCore.training.length import steps_of
 
 
 def refused(*overrides: str) -> MedXlateError:
@@ -70,6 +71,8 @@ def test_an_unknown_key_of_the_recipe_names_the_nearest():
         ("training.ema_decay=1.0", "MX-USE-042"),
         ("training.precision='fp32'", "MX-USE-042"),
         ("training.epochs=3.0", "MX-USE-046"),
+        ("training.minutes=3.0", "MX-USE-046"),
+        ("training.minutes=-1.0", "MX-USE-042"),
         ("data.sources=['T1', 'T1']", "MX-USE-047"),
         ("data.target=T1", "MX-USE-047"),
         ("data.target=T3", "MX-USE-010"),

@@ -1,0 +1,1 @@
+"""Experiments: several methods, one split, one budget, one table."""
