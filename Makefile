@@ -75,6 +75,7 @@ format: $(STAMP)
 # speed is a ratio against a named reference, measured in one run; see Docs/results
 bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/tlp_inference.py --volume --profile --json Docs/results/speed/tlp-inference.json
+	$(BIN)/python Testing/benchmarks/medprompt_inference.py --json Docs/results/speed/medprompt-inference.json
 	$(BIN)/python Testing/benchmarks/session_edit.py --json Docs/results/speed/session-edit.json
 	$(BIN)/python Testing/benchmarks/training_memory.py --json Docs/results/memory/training.json
 
