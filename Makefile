@@ -83,6 +83,8 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python Testing/benchmarks/tlp_inference.py --device cuda --bf16 --volume --profile \
 		--json Docs/results/speed/tlp-inference-gpu.json
+	$(BIN)/python Testing/benchmarks/medprompt_inference.py --device cuda --bf16 \
+		--json Docs/results/speed/medprompt-inference-gpu.json
 
 # phantoms, training and installation of the model that ships: about an hour on two cores
 starter: $(STAMP)
@@ -91,6 +93,12 @@ starter: $(STAMP)
 	$(BIN)/medxlate train --preset tlp-starter --data runs/starter/phantoms/cases.csv --out runs/starter/run
 	rm -rf MedXlateCore/resources/models/starter && mkdir -p MedXlateCore/resources/models
 	cp -r runs/starter/run/model MedXlateCore/resources/models/starter
+
+# the table of Docs/results/medprompt-phantoms: one network for six directions; about an hour on one core
+medprompt-phantoms: $(STAMP)
+	$(BIN)/medxlate phantom --out runs/medprompt-phantoms/phantoms --cases 72 --seed 2000 --size 96 120 40 \
+		--modalities T1,T2,FLAIR,CT,PET --splits 56,4,12 --vary-acquisition --jobs 2 --overwrite
+	OMP_NUM_THREADS=1 $(BIN)/medxlate experiment Docs/results/medprompt-phantoms/experiment.toml --out runs/medprompt-phantoms/out
 
 # the table of Docs/results/real-t1ce, where the real volumes lie beside the checkout
 real-t1ce: $(STAMP)
