@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.adversarial import PairedRecipe, PairedRecipeConfig
 from MedXlateCore.models.blocks.checks import MAX_INPUTS, check_architecture, check_images
-from MedXlateCore.models.blocks.init import init_normal
+from MedXlateCore.models.blocks.init import channels_last, init_normal
 from MedXlateCore.models.blocks.norms import norm_layer
 from MedXlateCore.models.method import Method, Recipe, check_choices
 from MedXlateCore.models.registry import register_model
@@ -86,6 +86,7 @@ class Pix2PixNetwork(nn.Module):
             drop = nn.Dropout(config.dropout) if n > last - DROPOUT_LEVELS else nn.Identity()
             self.ups.append(nn.Sequential(nn.ReLU(), enlarge, norm_layer(config.norm, widths[n - 1]), drop))
         init_normal(self)
+        channels_last(self)
 
     def forward(self, images: Tensor, roi: Tensor | None = None) -> Tensor:
         """Synthesise the target.
@@ -102,7 +103,7 @@ class Pix2PixNetwork(nn.Module):
                 channels).
         """
         check_images(images, self.config.inputs, 2**self.config.levels)
-        features = [images]
+        features = [images.contiguous(memory_format=torch.channels_last)]
         for down in self.downs:
             features.append(down(features[-1]))
         x = features.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.attention import GroupNorm32
@@ -16,18 +17,23 @@ EPS = 1e-5
 GROUPS = 4
 
 
-class InstanceNorm(nn.InstanceNorm2d):
-    """Instance normalisation with statistics in fp32 whatever the input's precision.
+class InstanceNorm(nn.GroupNorm):
+    """Instance normalisation with statistics in fp32 whatever the input's precision: one group a channel.
 
-    A map of one pixel has no spread and becomes the bias, where PyTorch's own layer raises.
+    PyTorch's own instance normalisation copies maps that are stored pixel by pixel, and raises for maps of one pixel;
+    here such a map, which has no spread, becomes the bias.
     """
+
+    def __init__(self, channels: int, eps: float = EPS, affine: bool = True) -> None:
+        super().__init__(channels, channels, eps, affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel of each image over space."""
+        weight, bias = (None if p is None else p.float() for p in (self.weight, self.bias))
         if x.shape[2:].numel() > 1:
-            return super().forward(x.float()).to(x.dtype)
+            return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
         flat = x - x
-        return flat if self.bias is None else flat + self.bias.to(x.dtype)[:, None, None]
+        return flat if bias is None else flat + bias.to(x.dtype)[:, None, None]
 
 
 def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS) -> nn.Module:

@@ -1,4 +1,4 @@
-"""PatchGAN discriminator: judges overlapping patches of 70 x 70 pixels (Isola et al., CVPR 2017, section 3.2.2)."""
+"""Discriminators that judge overlapping patches: PatchGAN (Isola et al., CVPR 2017, section 3.2.2) and Hi-Net's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from MedXlateCore.errors import InputError
 from MedXlateCore.models.blocks.init import init_normal
-from MedXlateCore.models.blocks.norms import Norm, norm_layer
+from MedXlateCore.models.blocks.norms import EPS, Norm, norm_layer
 
-__all__ = ["PatchGan"]
+__all__ = ["PatchGan", "StridedGan"]
 
 
 class PatchGan(nn.Module):
@@ -46,11 +46,50 @@ class PatchGan(nn.Module):
         Raises:
             InputError: ``MX-MOD-007``, the image is smaller than the discriminator can judge.
         """
-        if min(image.shape[-2:]) < self.smallest:
-            raise InputError(
-                "MX-MOD-007",
-                f"the image has {tuple(image.shape[-2:])} pixels",
-                expected=f"at least {self.smallest} x {self.smallest} for the discriminator",
-                fix="train on larger crops, or without the adversarial loss",
-            )
+        _check_size(image, self.smallest)
         return self.layers(image if condition is None else torch.cat((image, condition), dim=1))
+
+
+class StridedGan(nn.Module):
+    """Hi-Net's discriminator: four 3x3 convolutions of stride 2, LeakyReLU 0.2, and one of stride 1; unconditional.
+
+    Zhou et al., IEEE TMI 2020. Batch normalisation, a score for every 16 x 16 pixels: [B, 1, H/16, W/16]. With the
+    defaults it has 390,593 parameters.
+
+    Args:
+        width: channels after the first convolution, doubled with each further one.
+        first_norm: normalise after the first convolution too.
+        eps: added to the variance.
+    """
+
+    smallest = 32
+
+    def __init__(self, width: int = 32, first_norm: bool = False, eps: float = EPS) -> None:
+        super().__init__()
+        widths = [1, width, 2 * width, 4 * width, 8 * width]
+        layers: list[nn.Module] = []
+        for n in range(4):
+            norm: Norm = "batch" if n > 0 or first_norm else "none"
+            layers.append(nn.Conv2d(widths[n], widths[n + 1], 3, 2, 1, bias=norm == "none"))
+            layers += [norm_layer(norm, widths[n + 1], eps=eps), nn.LeakyReLU(0.2, True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, 1, 1))
+        init_normal(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Judge [B, 1, H, W].
+
+        Raises:
+            InputError: ``MX-MOD-007``, the image is smaller than 32 x 32.
+        """
+        _check_size(image, self.smallest)
+        return self.layers(image)
+
+
+def _check_size(image: Tensor, smallest: int) -> None:
+    if min(image.shape[-2:]) < smallest:
+        raise InputError(
+            "MX-MOD-007",
+            f"the image has {tuple(image.shape[-2:])} pixels",
+            expected=f"at least {smallest} x {smallest} for the discriminator",
+            fix="train on larger crops, or without the adversarial loss",
+        )

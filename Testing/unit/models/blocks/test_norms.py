@@ -22,7 +22,7 @@ def test_the_constant_that_is_added_to_the_variance_can_be_set():
     x = torch.randn(4, 2, 8, 8)
     x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True, correction=0)
     for kind in ("batch", "instance"):
-        assert norm_layer(kind, 2, eps=3.0)(x).std() == pytest.approx(0.5, rel=0.02)  # 1 / sqrt(1 + 3)
+        assert norm_layer(kind, 2, eps=3.0)(x).std().item() == pytest.approx(0.5, rel=0.02)  # 1 / sqrt(1 + 3)
 
 
 def test_a_map_of_one_pixel_becomes_the_bias():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from MedXlateCore.errors import InputError
-from MedXlateCore.models.blocks.patchgan import PatchGan
+from MedXlateCore.models.blocks.patchgan import PatchGan, StridedGan
 
 
 def test_it_has_the_published_number_of_parameters():
@@ -36,3 +36,16 @@ def test_an_image_without_a_single_patch_is_refused():
     assert network(torch.zeros(1, 1, 24, 24)).shape == (1, 1, 1, 1)
     with pytest.raises(InputError, match="MX-MOD-007"):
         network(torch.zeros(1, 1, 24, 16))
+
+
+@pytest.mark.parametrize(("first_norm", "parameters"), [(False, 390_593), (True, 390_593 - 32 + 64)])
+def test_hinets_discriminator_has_the_number_of_parameters_of_its_convolutions(first_norm, parameters):
+    convolutions = 9 * (1 * 32 + 32 * 64 + 64 * 128 + 128 * 256 + 256 * 1) + 32 + 1  # two of them with bias
+    assert convolutions + 2 * (64 + 128 + 256) == 390_593
+    assert sum(p.numel() for p in StridedGan(first_norm=first_norm).parameters()) == parameters
+
+
+def test_hinets_discriminator_answers_a_score_for_16_by_16_pixels():
+    assert StridedGan(4)(torch.zeros(1, 1, 64, 48)).shape == (1, 1, 4, 3)
+    with pytest.raises(InputError, match="MX-MOD-007"):
+        StridedGan(4)(torch.zeros(1, 1, 16, 32))
