@@ -1,17 +1,18 @@
 """Full spatial attention over feature maps, within one branch and across two. Maps are [B, C, H, W].
 
-Both use ``scaled_dot_product_attention``, which needs no (HW) x (HW) matrix in memory on the devices that have a fused
-kernel. One head, scale 1/sqrt(C).
+All use ``scaled_dot_product_attention``, which needs no (HW) x (HW) matrix in memory on the devices that have a fused
+kernel. One head; scale 1/sqrt(C) unless said otherwise.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CrossAttention", "GroupNorm32", "SpatialAttention"]
+__all__ = ["CrossAttention", "GatedAttention", "GroupNorm32", "SpatialAttention"]
 
 Residual = Literal["raw", "normalised"]
 
@@ -25,12 +26,12 @@ class GroupNorm32(nn.GroupNorm):
         return normed.to(x.dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """Single-head attention between all pixels; q, k, v and the result are [B, C, H, W]."""
     # pixels first, channels contiguous: with other strides the fused kernels are passed over for one that builds the
     # whole matrix
     queries, keys, values = (t.permute(0, 2, 3, 1).flatten(1, 2).contiguous().unsqueeze(1) for t in (q, k, v))
-    attended = F.scaled_dot_product_attention(queries, keys, values)
+    attended = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
     return attended.squeeze(1).unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
 
 
@@ -73,3 +74,30 @@ class CrossAttention(nn.Module):
         (q1, k1, v1), (q2, k2, v2) = (qkv(x).chunk(3, dim=1) for qkv, x in zip(self.qkvs, normed, strict=True))
         kept1, kept2 = normed if self.residual == "normalised" else raw
         return kept1 + self.outs[0](_attend(q2, k1, v1)), kept2 + self.outs[1](_attend(q1, k2, v2))
+
+
+class GatedAttention(nn.Module):
+    """Self-attention between all pixels with few keys and a gate that starts closed. [B, C, H, W] to the same shape.
+
+    Zhang et al., "Self-Attention Generative Adversarial Networks", ICML 2019, section 3: 1x1 convolutions (here without
+    bias) to queries and keys of C/8 channels and values of C, no scale, times a learned gate, added to the input.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.keys = max(1, channels // 8)
+        self.qkv = nn.Conv2d(channels, 2 * self.keys + channels, 1, bias=False)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend between the pixels of one map."""
+        q, k, v = self.qkv(x).split((self.keys, self.keys, x.shape[1]), dim=1)
+        missing = (
+            0,
+            0,
+            0,
+            0,
+            0,
+            x.shape[1] - self.keys,
+        )  # fused kernels want q, k and v of one width; zeros add nothing
+        return x + self.gate * _attend(F.pad(q, missing), F.pad(k, missing), v, scale=1.0)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from MedXlateCore.models.blocks.attention import CrossAttention, GroupNorm32, SpatialAttention
+from MedXlateCore.models.blocks.attention import CrossAttention, GatedAttention, GroupNorm32, SpatialAttention
 
 
 def attend(q, k, v):
@@ -22,6 +22,15 @@ def test_spatial_attention_equals_its_equation():
     x = torch.randn(2, 32, 5, 4)
     q, k, v = module.qkv(module.norm(x)).chunk(3, dim=1)
     expected = x + module.out(attend(q, k, v).reshape(x.shape))
+    assert (module(x) - expected).abs().max() < 1e-5
+
+
+def test_gated_attention_equals_its_equation_once_the_gate_is_open():
+    module, x = GatedAttention(16), torch.randn(2, 16, 5, 4)
+    assert torch.equal(module(x), x)
+    module.gate.data.fill_(0.5)
+    q, k, v = module.qkv(x)[:, :2], module.qkv(x)[:, 2:4], module.qkv(x)[:, 4:]
+    expected = x + 0.5 * attend(q * math.sqrt(2), k, v).reshape(x.shape)  # without the scale of 1/sqrt(2 keys)
     assert (module(x) - expected).abs().max() < 1e-5
 
 
