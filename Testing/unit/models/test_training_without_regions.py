@@ -48,7 +48,7 @@ def run(request, tmp_path_factory, phantoms):
 
 
 def test_the_comparators_are_among_the_methods_without_regions():
-    assert {"unet", "pix2pix", "resvit"} <= set(METHODS)
+    assert {"unet", "pix2pix", "resvit", "hinet", "mmgsn_net", "reggan"} <= set(METHODS)
 
 
 def test_the_card_promises_no_prompt(run):
