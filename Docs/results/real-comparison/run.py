@@ -1,4 +1,4 @@
-"""Compare tiny networks on real patients: CT from MR T1 and MR T1 from CT, equal minutes of training.
+"""Compare tiny networks on real patients: CT from MR T1 and MR T1 from CT, trainings of equal length.
 
     python Docs/results/real-comparison/run.py --data ../shared/data --work runs/real-comparison
 
@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with cases.csv")
     parser.add_argument("--work", type=Path, default=Path("runs/real-comparison"), help="folder for runs")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of every training (default: 4)")
+    parser.add_argument("--steps", type=int, default=400, help="of every training (default: 400)")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one a GPU; on a CPU one)")
     parser.add_argument("--keep", action="store_true", help="leave the results in the work folder")
     options = parser.parse_args()
@@ -43,7 +43,7 @@ def main() -> int:
     out = options.work / "results"
     jobs = ["--jobs", str(options.jobs)] if options.jobs else []
     line = ["experiment", HERE / "experiment.toml", "--data", table, "--out", out]
-    line += ["--set", f"budget.minutes={options.minutes}", *jobs]
+    line += ["--set", f"budget.steps={options.steps}", *jobs]
     code = subprocess.run([sys.executable, "-m", "MedXlateCore", *map(str, line)], check=False).returncode
     if not options.keep:
         for path in (path for pattern in RESULTS for path in sorted(out.glob(pattern))):

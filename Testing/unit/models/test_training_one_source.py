@@ -80,8 +80,8 @@ def test_it_translates(run, table, tmp_path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_its_presets(name):
-    own = {preset for preset in list_presets() if preset.startswith(f"{name.replace('_', '-')}-")}
-    assert {f"{name.replace('_', '-')}-{kind}" for kind in ("paper", "tiny")} <= own
+    own = {preset for preset in list_presets() if preset.startswith(f"{name}-")}
+    assert {f"{name}-{kind}" for kind in ("paper", "tiny")} <= own
     for preset in own:
         config = load_config(preset=preset, table=Path("cases.csv"))
         assert config.model.method == name
