@@ -111,7 +111,7 @@ class DynamicLayer(nn.Module):
     def __init__(self, config: Seq2SeqConfig, channels: int, out: int) -> None:
         super().__init__()
         self.conv = DynamicConv(channels, out, 3, config.kernels, config.code_length)
-        self.norm = InstanceNorm(out)
+        self.norm = InstanceNorm(out, affine=False)
 
     def forward(self, x: Tensor, code: int) -> Tensor:
         """Convolve and normalise."""

@@ -321,7 +321,7 @@ class StarGanV2(Method):
     presets = {
         "paper": StarGanV2Config(),
         "tiny": StarGanV2Config(
-            width=16, largest_width=64, downs=2, bottleneck=1, judge_downs=3, style=16, code=8, hidden=64
+            width=12, largest_width=48, downs=2, bottleneck=1, judge_downs=3, style=16, code=8, hidden=64
         ),
     }
     recipe_presets = {"tiny": StarGanV2RecipeConfig(diversity_steps=1000)}

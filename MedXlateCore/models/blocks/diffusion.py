@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.attention import SpatialAttention
+from MedXlateCore.models.blocks.init import channels_last
 
 __all__ = ["DiffusiveUnet", "NoiseSchedule", "StepDiscriminator", "time_embedding"]
 
@@ -166,6 +167,7 @@ class DiffusiveUnet(nn.Module):
                 self._enlarging.add(len(self.ups))
         self.norm = nn.GroupNorm(_groups(now), now)
         self.output = nn.Conv2d(now, 1, 3, padding=1)
+        channels_last(self)
 
     def _attend(self, name: str, channels: int, wanted: bool) -> None:
         if wanted:
@@ -181,7 +183,7 @@ class DiffusiveUnet(nn.Module):
         """
         time = self.time(time_embedding(steps, self.width))
         style = self.style(latents / latents.square().mean(dim=1, keepdim=True).add(1e-8).sqrt())
-        x = self.stem(images)
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
         kept = [x]
         for n, down in enumerate(self.downs, 1):
             kept.append(x := self._attended(f"down{n}", down(x, time, style)))

@@ -29,7 +29,7 @@ class AdaptiveNorm(nn.Module):
 
     def __init__(self, style: int, channels: int) -> None:
         super().__init__()
-        self.norm = InstanceNorm(channels)
+        self.norm = InstanceNorm(channels, affine=False)
         self.affine = nn.Linear(style, 2 * channels)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
