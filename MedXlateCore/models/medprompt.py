@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from MedXlateCore.directions import Direction
 from MedXlateCore.errors import UsageError
 from MedXlateCore.models.blocks.checks import MAX_INPUTS, check_architecture, check_constants, check_images
+from MedXlateCore.models.blocks.domains import Towards
 from MedXlateCore.models.blocks.restormer import Downsample, TransformerBlock, Upsample
 from MedXlateCore.models.method import Batch, Method, Recipe, TrainingState, check_choices
 from MedXlateCore.models.registry import register_model
@@ -293,18 +294,6 @@ class MedPromptNetwork(nn.Module):
             for hook in hooks:
                 hook.remove()
         return torch.stack(seen, dim=1)
-
-
-class Towards(nn.Module):
-    """A network for one of its directions."""
-
-    def __init__(self, network: nn.Module, direction: int) -> None:
-        super().__init__()
-        self.network, self.direction = network, direction
-
-    def forward(self, images: Tensor, roi: Tensor | None = None) -> Tensor:
-        """Synthesise the direction's target."""
-        return self.network(images, roi, self.direction)
 
 
 @dataclass(frozen=True)

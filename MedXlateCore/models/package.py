@@ -211,6 +211,10 @@ def _architecture(card: ModelCard, where: str) -> _Architecture:
     sources, taken = len(card.directions_listed()[0].sources) + len(card.optional_sources), method.n_sources(config)
     if sources != taken:
         raise _refused_architecture(f"the card lists {sources} sources", f"{taken}, as its configuration says", where)
+    known = tuple(getattr(config, "directions", ()))
+    if card.directions and card.directions != known:
+        raise _refused_architecture(f"the card lists the directions {', '.join(card.directions)}",
+                                    f"{', '.join(known) or 'one'}, as its configuration says", where)  # fmt: skip
     if card.prompts == "region" and not method.uses_regions:
         raise _refused_architecture("the card promises region prompts", f"none, for {card.method} takes none", where)
     return _Architecture(method, config, expected)
