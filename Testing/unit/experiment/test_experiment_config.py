@@ -107,7 +107,8 @@ def test_a_template_is_a_sound_experiment(name: str):
         assert refused(lambda: make_plan(experiment)).code == "MX-MOD-001"
     elif known:
         faults = [skip.error for skip in make_plan(experiment).skips if skip.error["code"] != "MX-MOD-001"]
-        assert {fault["where"] for fault in faults} <= {"inputs"}  # a method that fuses sources cannot take one
+        # a method that fuses sources cannot take one, a method for one source cannot take two
+        assert {fault["where"] for fault in faults} <= {"inputs", "[model.config] and [data]"}
 
 
 def test_a_wrong_template_names_the_nearest():

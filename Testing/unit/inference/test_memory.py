@@ -119,6 +119,9 @@ def test_a_network_that_cannot_be_followed_has_no_estimate(tiny_model):
         def n_sources(self, config):
             return 1
 
+        def context_slices(self, config):
+            return 1
+
     model = dataclasses.replace(tiny_model, method=Unfollowed())
     assert estimate_model_memory(model, 64, 64) is None
     assert estimate_model_memory(tiny_model, 64, 64) > 10_000
