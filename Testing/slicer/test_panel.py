@@ -59,7 +59,7 @@ def test_sources_are_found_by_their_names_and_the_panel_is_ready(ready):
     assert ready.ui.detectLabel.text == "T1 found, T2 found"
     assert ready.ui.applyButton.enabled
     assert ready.ui.statusText.text == "Ready."
-    assert ready.ui.modelCombo.currentText == "starter 1.0.0"
+    assert ready.ui.modelCombo.currentText == "starter 1.1.0"
 
 
 def test_a_source_that_the_user_chose_is_not_replaced(slicer_app, panel):
@@ -375,7 +375,7 @@ def test_choices_and_result_come_back_with_the_scene(slicer_app, ready, tmp_path
 
 def test_models_are_listed_with_their_card(panel):
     table = panel.ui.modelsTable
-    assert [table.item(0, column).text() for column in range(4)] == ["starter", "T1ce", "T1, T2, region", "1.0.0"]
+    assert [table.item(0, column).text() for column in range(4)] == ["starter", "T1ce", "T1, T2, region", "1.1.0"]
     assert "Research use only, not for diagnosis" in panel.ui.cardText.plainText
     assert panel.ui.verifyModelButton.enabled
     assert not panel.ui.deleteModelButton.enabled
