@@ -19,9 +19,9 @@ from MedXlateCore.models.registry import get_method, list_methods
 HERE = Path(__file__).resolve().parent
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="measures through /proc")
 
-# The C library's heap keeps what is freed in pieces too small to reuse: a third on top of the estimate for most methods,
-# up to as much again for SynDiff's chain of passes, and how much differs from run to run. Memory that is given back at
-# once shows what the network itself needs.
+# The C library's heap keeps what is freed in pieces too small to reuse: a third on top of the estimate for most
+# methods, up to as much again for SynDiff's chain of passes, and how much differs from run to run. Memory that is given
+# back at once shows what the network itself needs.
 HEAP = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 MEASURE = """
