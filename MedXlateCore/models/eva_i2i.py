@@ -283,9 +283,9 @@ class EvaI2I(Method):
         "paper": EvaConfig(),
         "tiny": EvaConfig(
             dclip=DCLIP_PRESETS["tiny"],
-            widths=(16, 32, 48),
-            structure_blocks=(1, 2),
-            decoder_blocks=(1, 2),
+            widths=(12, 24, 48),
+            structure_blocks=(0, 2),
+            decoder_blocks=(0, 2),
             rank=4,
             layer_scale=0.1,
         ),
@@ -323,9 +323,7 @@ class EvaI2I(Method):
         return TowardsVector(_own(network), _own(network).direction_vector(direction))
 
     @torch.no_grad()
-    def with_facts(
-        self, network: nn.Module, config: Any, facts: Acquisition, plane: Plane = "axial"
-    ) -> TowardsVector:
+    def with_facts(self, network: nn.Module, config: Any, facts: Acquisition, plane: Plane = "axial") -> TowardsVector:
         """Return the network for the target with these facts, those of a reference series for example.
 
         Args:

@@ -1,9 +1,9 @@
 """ConvNeXt blocks, an attention between all pixels, and an image encoder with CLIP's attention pooling.
 
 The blocks are those of Liu et al., "A ConvNet for the 2020s", CVPR 2022, section 2; the pooling is that of Radford et
-al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, section 2.4. Sizes are EVA-I2I's
-(Cell Reports Methods, "Virtual sequence" code). Maps are [B, C, H, W]. Borders are mirrored; where a map is too small to
-be mirrored, its last pixel is repeated.
+al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, section 2.4. Sizes are those of
+EVA-I2I's code. Maps are [B, C, H, W]. Borders are mirrored; where a map is too small to be mirrored, its last pixel is
+repeated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def bordered(x: Tensor, width: int) -> Tensor:
 class BorderedConv(nn.Conv2d):
     """A convolution of stride 1 with mirrored borders, so that height and width stay."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 (as its base)
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [B, C, H, W] to [B, out, H, W]."""
         return super().forward(bordered(x, self.kernel_size[0] // 2))
 
 
@@ -97,14 +98,16 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
-        positions = self.positions
+        positions: Tensor = self.positions
         if positions.shape[2:] != x.shape[2:]:
             positions = F.interpolate(positions, x.shape[2:], mode="bilinear", align_corners=False)
         mean = (x.mean(dim=(2, 3)) + self.mean_position)[:, None]
         tokens = torch.cat((mean, (x + positions).flatten(2).transpose(1, 2)), dim=1)
-        split = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (self.query(mean), self.key(tokens)))
-        values = self.value(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        return self.out(F.scaled_dot_product_attention(*split, values).transpose(1, 2).flatten(1))
+        q, k, v = (
+            t.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for t in (self.query(mean), self.key(tokens), self.value(tokens))
+        )
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))
 
 
 class ImageEncoder(nn.Module):

@@ -35,10 +35,7 @@ def pixel_contrast(
     count = min(positions, inside.shape[1])
     chosen = draws.topk(count, dim=1).indices  # places inside come first, in random order
     usable = inside.gather(1, chosen)
-    codes = [
-        F.normalize(code.flatten(2).transpose(1, 2).gather(1, chosen[..., None].expand(-1, -1, code.shape[1])).float(), dim=2)
-        for code in (first, second)
-    ]
+    codes = [F.normalize(_at(code, chosen).float(), dim=2) for code in (first, second)]
     pooled = torch.cat(codes, dim=1)  # [B, 2 n, C]
     scores = pooled @ pooled.transpose(1, 2) / temperature
     hidden = torch.eye(2 * count, dtype=torch.bool, device=mask.device) | ~usable.repeat(1, 2)[:, None]
@@ -50,6 +47,11 @@ def pixel_contrast(
     logs = scores.masked_fill(~counted[..., None], 0.0).log_softmax(dim=2)
     own = logs[:, place, same]
     return -(own * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _at(code: Tensor, places: Tensor) -> Tensor:
+    """Return the pixels [B, n, C] of a code [B, C, h, w] at places [B, n] in raster order."""
+    return code.flatten(2).transpose(1, 2).gather(1, places[..., None].expand(-1, -1, code.shape[1]))
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:

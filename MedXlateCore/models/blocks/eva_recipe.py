@@ -83,7 +83,9 @@ class EvaRecipeConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        shares = dict.fromkeys(("dclip_share", "init_share", "prompt_dropout", "learning_rate", "weight_decay"), (0.0, 1.0))
+        shares = dict.fromkeys(
+            ("dclip_share", "init_share", "prompt_dropout", "learning_rate", "weight_decay"), (0.0, 1.0)
+        )
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
         counts = {"contrast_positions": (2, 1e5), "discriminator_blocks": (1, 32)}
         check_constants(self, shares | dict.fromkeys(weights, (0.0, 1e6)) | counts)
@@ -138,7 +140,7 @@ class EvaRecipe(Recipe):
         """Return 1."""
         return 1.0
 
-    def stage(self, progress: float) -> str:
+    def stage_of(self, progress: float) -> str:
         """Return the stage at a part of the run."""
         first = self.config.dclip_share if self._has_dclip else 0.0
         if progress < first:
@@ -148,11 +150,11 @@ class EvaRecipe(Recipe):
 
     def judged(self, progress: float) -> bool:
         """Return True once the translation is trained."""
-        return self.stage(progress) != "dclip"
+        return self.stage_of(progress) != "dclip"
 
     def step(self, batch: ScanBatch, state: TrainingState) -> dict[str, float]:  # type: ignore[override]
         """Do one step of the stage that the run is in."""
-        stage = self.stage(state.progress)
+        stage = self.stage_of(state.progress)
         if stage == "dclip":
             return self._align(batch, state)
         return self._translate(batch, state, fine=stage == "fine")

@@ -45,9 +45,7 @@ class WindowBlock(nn.Module):
         self.qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
         self.widen, self.narrow = nn.Conv2d(channels, 4 * channels, 1), nn.Conv2d(4 * channels, channels, 1)
         self.bias = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, self.heads))
-        self.first_gain, self.second_gain = (
-            nn.Parameter(torch.full((channels, 1, 1), layer_scale)) for _ in range(2)
-        )
+        self.first_gain, self.second_gain = (nn.Parameter(torch.full((channels, 1, 1), layer_scale)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""

@@ -24,7 +24,8 @@ class TextBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Let each token see itself and those before it."""
         joined = self.qkv(self.first_norm(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(*joined.unbind(0), is_causal=True)
+        q, k, v = joined.unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         hidden = self.widen(self.second_norm(x))
         return x + self.narrow(hidden * torch.sigmoid(1.702 * hidden))
