@@ -22,19 +22,20 @@ from MedXlateCore.acquisition import Acquisition, Plane
 from MedXlateCore.errors import UsageError, Warned
 from MedXlateCore.prompts import tokens
 from MedXlateCore.prompts.free_text import read_free_text
-from MedXlateCore.prompts.glossary import REGIONS_OF_ORGANS
+from MedXlateCore.prompts.glossary import REGIONS_OF_ORGANS, SEQUENCES
 from MedXlateCore.prompts.slots import Choose, is_latin
 from MedXlateCore.prompts.wordings import KINDS, SentenceKind, as_told, read_sentence, split_sentences
 
 __all__ = ["Parsed", "Sentence", "as_told", "describe", "misfits", "parse", "sentences"]
 
+_LETTERS_A_WORD = 40  # the most that is read of a text, times its context
 _OF_MR = (
     "field_strength_t", "b_value_s_per_mm2", "flip_angle_deg", "echo_time_ms", "repetition_time_ms",
     "inversion_time_ms", "scanning_sequence", "sequence_variant",
 )  # fmt: skip
 _OF_CT = ("tube_voltage_kv", "tube_current_ma", "exposure_time_ms")
 _MISFITS = {"MR": _OF_CT, "CT": _OF_MR, "CBCT": _OF_MR, "PET": (*_OF_MR, *_OF_CT)}
-_MR_SEQUENCES = ("T1", "T2", "T2*", "PD", "FLAIR", "STIR", "DIR", "DWI", "ADC", "SWI", "PWI", "MRA", "BOLD", "ASL")
+_MR_SEQUENCES = frozenset(SEQUENCES) - {"FDG"}
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,9 @@ def _check_text(text: str, context: int) -> None:
             where=f"'{text[:60]}'",
             fix="write it in English, for example: T2-weighted MR image of the brain",
         )
-    tokens.encode(text, context)  # raises if it is too long
+    tokens.encode(text[: _LETTERS_A_WORD * context], context)  # raises if it is too long
+    if len(text) > _LETTERS_A_WORD * context:
+        raise tokens.too_long(text, f"{len(text)} letters", f"{_LETTERS_A_WORD * context}")
 
 
 def _contradiction(what: str, text: str) -> UsageError:

@@ -168,7 +168,7 @@ def _sequences() -> Iterator[tuple[str, Reader]]:
     yield rf"\b(?:pd|proton[\s-]*density){weighted}", _fixed(("sequence", "PD"))
     yield rf"\b(?:dwi|diffusion){weighted}", _fixed(("sequence", "DWI"))
     yield rf"\b(?:swi|susceptibility){weighted}", _fixed(("sequence", "SWI"))
-    yield rf"\b(?:pwi|perfusion){weighted}", _fixed(("sequence", "PWI"))
+    yield rf"\b(?:pwi|perfusion){weighted}", _fixed(("sequence", "perfusion"))
 
 
 def _techniques() -> Iterator[tuple[str, Reader]]:

@@ -28,6 +28,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_batch",
+    "too_long",
     "vocabulary_sha256",
     "words",
 ]
@@ -70,14 +71,19 @@ def encode(text: str, context: int = CONTEXT) -> list[int]:
     """
     found = words(text)
     if len(found) + 2 > context:
-        raise UsageError(
-            "MX-TXT-002",
-            f"the text has {len(found)} words, digits and signs",
-            expected=f"at most {context - 2}",
-            where=f"'{text[:60]}...'",
-            fix="say less: sequence, organ, contrast agent and plane come first",
-        )
+        raise too_long(text, f"{len(found)} words, digits and signs", str(context - 2))
     return [START, *(_NUMBERS.get(word, UNKNOWN) for word in found), END]
+
+
+def too_long(text: str, found: str, most: str) -> UsageError:
+    """Return ``MX-TXT-002`` for a text that has more than a model can read."""
+    return UsageError(
+        "MX-TXT-002",
+        f"the text has {found}",
+        expected=f"at most {most}",
+        where=f"'{text[:60]}...'",
+        fix="say less: sequence, organ, contrast agent and plane come first",
+    )
 
 
 def encode_batch(texts: Iterable[str], context: int = CONTEXT, *, full: bool = False) -> NDArray[np.int64]:

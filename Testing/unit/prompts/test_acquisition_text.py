@@ -172,6 +172,7 @@ def test_what_is_not_understood_is_said_aloud():
         ("", "MX-TXT-001"),
         (" .,\n- ", "MX-TXT-001"),
         ("T1 " * 128, "MX-TXT-002"),
+        ("T" * 20_000, "MX-TXT-002"),
         ("T1 脑", "MX-TXT-003"),
         ("Т1 мозг", "MX-TXT-003"),
         ("T1 and T2 of the brain", "MX-TXT-004"),
