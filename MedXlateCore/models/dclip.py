@@ -144,8 +144,8 @@ class Dclip(nn.Module):
         """Return the tokens [N, L] of texts, on the network's device.
 
         Raises:
-            UsageError: ``MX-TXT-002`` (a text is longer than the context), ``MX-MOD-100`` (the weights were trained with
-                another vocabulary).
+            UsageError: ``MX-TXT-002`` (a text is longer than the context), ``MX-MOD-100`` (the weights were trained
+                with another vocabulary).
         """
         stored = bytes(self.vocabulary_hash.cpu().tolist()).hex()
         if stored != vocabulary_sha256():

@@ -5,8 +5,8 @@ An image becomes a code of structure; a decoder whose kernels are made from the 
 the sentence describes. The vectors come from DCLIP (``dclip``), trained first and frozen then. Nothing has to be known
 of the source. Slices of all three planes; sizes that are a multiple of 4.
 
-Presets. ``paper`` has the published sizes: image encoder 29.9 M, text encoder 123.3 M, structure encoder 10.2 M, decoder
-56.3 M, discriminator 67.4 M parameters. ``tiny`` trains on one CPU core.
+Presets. ``paper`` has the published sizes: image encoder 29.9 M, text encoder 123.3 M, structure encoder 10.2 M,
+decoder 56.3 M, discriminator 67.4 M parameters. ``tiny`` trains on one CPU core.
 
 The article was at hand as a digest only; architecture and losses follow a description of the authors' code, which
 cannot run unmodified. Where it is silent or at fault:
@@ -80,8 +80,8 @@ class EvaConfig:
             the directions count as known.
 
     Raises:
-        UsageError: ``MX-MOD-004`` (not among the choices), ``MX-MOD-005`` (a number out of its range), ``MX-USE-050`` and
-            ``MX-USE-010`` (not a direction), ``MX-TXT-001`` to ``-006`` (not a domain).
+        UsageError: ``MX-MOD-004`` (not among the choices), ``MX-MOD-005`` (a number out of its range), ``MX-USE-050``
+            and ``MX-USE-010`` (not a direction), ``MX-TXT-001`` to ``-006`` (not a domain).
     """
 
     dclip: DclipConfig = field(default_factory=DclipConfig)
@@ -300,6 +300,7 @@ class EvaI2I(Method):
         )
     }
     citation = "All-in-one medical image-to-image translation (EVA-I2I). Cell Reports Methods, 2025."
+    many_scans = True
 
     def build(self, config: Any) -> nn.Module:
         """Return a freshly initialised network."""

@@ -130,7 +130,7 @@ def _refused(code: str, found: str, path: Path | str) -> InputError:
     return InputError(
         code,
         found[:400],
-        expected="a safetensors file with the convolutions (features.0.weight, features.0.bias, ...) of VGG-16 or VGG-19",
+        expected="a safetensors file with the convolutions of VGG-16 or VGG-19 (features.0.weight and so on)",
         where=shown(path),
         fix='name another file, or leave perceptual_weights at ""',
     )

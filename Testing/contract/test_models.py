@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scan_batches import scan_batch
 
 from MedXlateCore.config import read_dataclass, to_mapping
 from MedXlateCore.errors import InputError, UsageError
@@ -67,7 +68,20 @@ def make_batch(method, config, n=2):
     regions = torch.cat((roi == 0.5, roi == 1.0), dim=1).float()
     # a target that can be learned: the first source, darker, brighter in the core
     target = (images[:, :1] * 0.5 - 0.3 + 0.8 * (roi == 1.0)).clamp(-1, 1)
+    if method.many_scans:
+        return scan_batch(images, target)
     return Batch(images, target, regions, torch.ones_like(roi))
+
+
+def in_direction(batch, direction):
+    """Return a batch of another direction; batches of many scans a patient have none."""
+    return replace(batch, direction=direction) if isinstance(batch, Batch) else batch
+
+
+def stage_starts(recipe):
+    """Return the progress with which each stage of the recipe begins."""
+    steps = [n / 1000 for n in range(1000)]
+    return [next(step for step in steps if recipe.stage_of(step) == stage) for stage in recipe.stages]
 
 
 def n_directions(config):
@@ -156,8 +170,9 @@ def test_a_step_reaches_every_parameter(method, config):
     recipe = method.recipe(config, get_recipe_preset(method, "tiny"))
     state = make_state(recipe, seed=2)  # a seed that does not drop all prompts
     before = {name: [p.detach().clone() for p in net.parameters()] for name, net in state.networks.items()}
-    for step in range(2 * n_directions(config)):
-        recipe.step(replace(make_batch(method, config, 4), direction=step // 2), state)
+    for state.progress in stage_starts(recipe):
+        for step in range(2 * n_directions(config)):
+            recipe.step(in_direction(make_batch(method, config, 4), step // 2), state)
     for name, network in state.networks.items():
         pairs = zip(network.named_parameters(), before[name], strict=True)
         still = [key for (key, parameter), old in pairs if torch.equal(parameter, old)]
@@ -245,12 +260,13 @@ def test_a_few_steps_on_one_batch_lower_the_error(method, config):
     recipe = method.recipe(config, get_recipe_preset(method, "tiny"))
     state = make_state(recipe, learning_rate=1e-3)
     batch = make_batch(method, config)
+    state.progress = next(n / 1000 for n in range(1000) if recipe.judged(n / 1000))
     network = state.networks["generator"]
+    (images, roi), target = inputs(method, config), batch.images[1] if method.many_scans else batch.target
 
     def error():
         with torch.no_grad():
-            roi = batch.regions[:, 1:] + 0.5 * batch.regions[:, :1]
-            return (network.eval()(batch.images, roi) - batch.target).abs().mean().item()
+            return (network.eval()(images, roi) - target).abs().mean().item()
 
     before = error()
     for _ in range(15):

@@ -91,8 +91,10 @@ class AttentionPool(nn.Module):
     def __init__(self, channels: int, out: int, heads: int, size: int) -> None:
         super().__init__()
         self.heads = heads
-        self.mean_position = nn.Parameter(torch.randn(1, channels) / channels**0.5)
-        self.positions = nn.Parameter(torch.randn(1, channels, size, size) / channels**0.5)
+        self.mean_position = nn.Parameter(torch.empty(1, channels))
+        self.positions = nn.Parameter(torch.empty(1, channels, size, size))
+        for positions in (self.mean_position, self.positions):
+            nn.init.normal_(positions, std=channels**-0.5)
         self.query, self.key, self.value = (nn.Linear(channels, channels) for _ in range(3))
         self.out = nn.Linear(channels, out)
 

@@ -1,8 +1,8 @@
 """How EVA-I2I is trained: DCLIP, then the translation without, then with its adversarial and zero-shot terms.
 
-One run, whose stages are parts of its length: ``dclip`` trains the two encoders on slices and sentences; ``init`` trains
-structure encoder and decoder with DCLIP frozen; ``fine`` adds the discriminator, the agreement of images with sentences,
-and the atlas (cross-dataset collaborative learning). Weights and corrections: see ``eva_i2i``.
+One run, whose stages are parts of its length: ``dclip`` trains the two encoders on slices and sentences; ``init``
+trains structure encoder and decoder with DCLIP frozen; ``fine`` adds the discriminator, the agreement of images with
+sentences, and the atlas (cross-dataset collaborative learning). Weights and corrections: see ``eva_i2i``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class EvaRecipe(Recipe):
         return {"generator": self._network, "discriminator": self._discriminator}
 
     def optimisers(self, learning_rate: float | None = None) -> dict[str, torch.optim.Optimizer]:
-        """Return AdamW for ``dclip`` (if there is one), for the rest of the ``generator``, for the ``discriminator``."""
+        """Return AdamW for ``dclip`` (if there is one), the rest of the ``generator`` and the ``discriminator``."""
         own = {name: list(module.parameters()) for name, module in self._network.named_children()}
         parts = {
             "dclip": own.pop("dclip", []),
@@ -254,7 +254,7 @@ class EvaRecipe(Recipe):
         return masked_l1(direct, wanted, _common(batch))
 
     def _judge(self, batch: ScanBatch, vectors: Tensor, made: dict[str, Tensor], state: TrainingState) -> Tensor:
-        """Do the discriminator's step: half of twice the target's, the source's, the intermediate's, four fakes' errors."""
+        """Do the discriminator's step on three real images, of which the target counts twice, and four fakes."""
         real = torch.cat([_shown(batch.images[n], batch.foregrounds[n]) for n in (TARGET, SOURCE, INTERMEDIATE)])
         fakes = _fakes(batch, made).detach()
         order = [TARGET, SOURCE, INTERMEDIATE, TARGET, SOURCE, INTERMEDIATE, TARGET]

@@ -39,7 +39,8 @@ class DynamicConv(nn.Module):
         super().__init__()
         inner = 1 if depthwise else channels
         self.groups, self.rank = channels if depthwise else 1, rank
-        self.weight = nn.Parameter(torch.randn(out, inner, size, size) / (inner * size * size) ** 0.5)
+        self.weight = nn.Parameter(torch.empty(out, inner, size, size))
+        nn.init.normal_(self.weight, std=(inner * size * size) ** -0.5)
         self.rows, self.columns = nn.Linear(vector, out * rank), nn.Linear(vector, rank * inner)
         self.places = nn.Linear(vector, size * size)
         for linear, start in ((self.rows, rank**-0.5), (self.columns, rank**-0.5), (self.places, 1.0)):

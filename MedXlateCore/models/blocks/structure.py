@@ -107,7 +107,7 @@ class StructureEncoder(nn.Module):
         super().__init__()
         self.stem = BorderedConv(1, widths[0], KERNEL)
         self.downs = nn.ModuleList(nn.Conv2d(widths[n], widths[n + 1], 2, 2) for n in range(2))
-        self.levels = nn.ModuleList(
+        self.half_blocks, self.quarter_blocks = (
             nn.ModuleList(_block(backbone, width, n, layer_scale) for n in range(count))
             for width, count in zip(widths[1:], blocks, strict=True)
         )
@@ -116,10 +116,10 @@ class StructureEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Encode images in [-1, 1]."""
         x = self.downs[0](self.stem(images))
-        for block in self.levels[0]:
+        for block in self.half_blocks:
             x = block(x)
         x = self.downs[1](x)
-        for n, block in enumerate(self.levels[1]):
+        for n, block in enumerate(self.quarter_blocks):
             x = block(self.attentions[n - 1](x) if n else x)
         return x
 

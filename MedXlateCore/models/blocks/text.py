@@ -50,11 +50,12 @@ class TextTransformer(nn.Module):
         super().__init__()
         self.end = end
         self.tokens = nn.Embedding(vocabulary, width)
-        self.positions = nn.Parameter(torch.randn(context, width) * STD / 2)
+        self.positions = nn.Parameter(torch.empty(context, width))
         self.blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.project = nn.Parameter(torch.randn(width, out) * width**-0.5)
-        nn.init.normal_(self.tokens.weight, std=STD)
+        self.project = nn.Parameter(torch.empty(width, out))
+        for weight, std in ((self.tokens.weight, STD), (self.positions, STD / 2), (self.project, width**-0.5)):
+            nn.init.normal_(weight, std=std)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode; each row has an end token. The result is not of unit length yet."""
