@@ -50,10 +50,10 @@ from MedXlateCore.models.method import Method, Recipe, check_choices
 from MedXlateCore.models.registry import register_model
 from MedXlateCore.prompts.acquisition_text import describe, parse
 from MedXlateCore.prompts.domains import nearest_domain
+from MedXlateCore.prompts.modalities import facts_of_modality
 from MedXlateCore.prompts.tokens import END
-from MedXlateCore.volume import Modality
 
-__all__ = ["EvaConfig", "EvaI2I", "EvaNetwork", "TowardsVector", "facts_of_modality", "known_domains"]
+__all__ = ["EvaConfig", "EvaI2I", "EvaNetwork", "TowardsVector", "known_domains"]
 
 MAX_DOMAINS = 2000
 MAX_DIRECTIONS = 64
@@ -116,20 +116,6 @@ class EvaConfig:
     def targets(self) -> tuple[str, ...]:
         """Return the target of each direction."""
         return tuple(parse_direction(text, "directions").target for text in self.directions)
-
-
-def facts_of_modality(name: str) -> Acquisition:
-    """Return what the name of a modality says about an acquisition.
-
-    Args:
-        name: as in ``Modality``: ``T1ce`` is T1 with a contrast agent, ``CT`` is CT.
-    """
-    modality = Modality.parse(name)
-    if modality is Modality.T1CE:
-        return Acquisition(modality="MR", sequence="T1", contrast_agent=True)
-    if modality in (Modality.CT, Modality.CBCT, Modality.PET):
-        return Acquisition(modality=modality.value)  # type: ignore[arg-type]
-    return Acquisition(modality="MR", sequence=modality.value if modality.is_mr else None)
 
 
 def known_domains(config: EvaConfig) -> Mapping[str, Acquisition]:

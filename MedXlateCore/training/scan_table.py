@@ -124,7 +124,11 @@ def told_scans(config: TrainingConfig) -> TrainingConfig:
 def _check_row(record: Mapping[str, str], where: str) -> None:
     if not record["case"]:
         raise InputError(
-            "MX-DAT-004", "a row names no case", expected="a case in each row", where=where, fix="correct the column 'case'"
+            "MX-DAT-004",
+            "a row names no case",
+            expected="a case in each row",
+            where=where,
+            fix="correct the column 'case'",
         )
     if record["split"] not in SPLITS:
         raise InputError(

@@ -12,7 +12,7 @@ from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.models.blocks.eva_recipe import EvaRecipe, EvaRecipeConfig
 from MedXlateCore.models.blocks.init import without_memory
-from MedXlateCore.models.eva_i2i import EvaConfig, EvaI2I, EvaNetwork, facts_of_modality, known_domains
+from MedXlateCore.models.eva_i2i import EvaConfig, EvaI2I, EvaNetwork, known_domains
 from MedXlateCore.models.method import TrainingState
 
 METHOD = EvaI2I()
@@ -64,12 +64,6 @@ def test_slices_of_any_multiple_of_four_are_translated(size):
 def test_other_sizes_are_refused():
     with pytest.raises(InputError, match="MX-MOD-007"):
         network()(slices(1, (30, 32)))
-
-
-def test_the_names_of_modalities_are_facts():
-    assert facts_of_modality("t1c") == Acquisition(modality="MR", sequence="T1", contrast_agent=True)
-    assert facts_of_modality("CT") == Acquisition(modality="CT")
-    assert facts_of_modality("FLAIR").sequence == "FLAIR"
 
 
 def test_a_named_target_is_the_nearest_domain_in_the_slices_plane():
