@@ -292,7 +292,7 @@ def check_together(sources: Sequence[Volume]) -> list[Warned]:
     """Check that volumes are different images of one head or body; the first one is the reference grid.
 
     Raises:
-        InputError: ``MX-IMG-033`` (one image given twice), ``MX-GEO-030`` (less than 90 % of the reference's tissue lies
+        InputError: ``MX-IMG-033`` (one image given twice), ``MX-GEO-030`` (less than 90 % of the reference tissue lies
             inside another volume).
     """
     warnings = []

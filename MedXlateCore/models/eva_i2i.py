@@ -19,7 +19,7 @@ cannot run unmodified. Where it is silent or at fault:
   masked for the discriminator only.
 - The content terms are taken where source and target are both foreground or both background, as the reconstruction.
 - The discriminator learns from the second stage on, in which the generator first listens to it.
-- Our "T1 atlas" is the plain sentence of a T1-weighted image of the source's organ.
+- Our "T1 atlas" is the known domain nearest to a plain T1-weighted image of the source's organ, in its shortest sentence.
 - Images are in [-1, 1] outside; beyond 1 only while training. Slices of one batch have one size.
 - Positions of the image encoder's pooling are interpolated, so that slices other than 256 x 256 work.
 

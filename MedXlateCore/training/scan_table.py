@@ -78,15 +78,18 @@ def read_scans(data: DataTable) -> ScanTable:
         header, (), ("case", "split", "image", "facts", *data.where), path,
         optional=("patient", "held_out", data.roi or "seg"), fix="correct the table's header",
     )  # fmt: skip
+    for line, record in records:
+        _check_row(record, f"{path}, line {line}")
+    for what, column in (("patient", "patient"), ("case", "case")):
+        facts = ((record.get(column, "") or record["case"], record["split"], record["case"]) for _, record in records)
+        check_leakage(facts, what, path)
     grouped: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
     for line, record in records:
         where = f"{path}, line {line}"
-        _check_row(record, where)
         used = all(record[key] == wanted for key, wanted in data.where.items())
         if used and record.get("held_out", "").lower() in _NO:
             grouped.setdefault(record["case"], []).append((where, record))
     cases = [_case(name, scans, data, path) for name, scans in sorted(grouped.items())]
-    check_leakage(((row.patient, row.split, row.case) for row in cases), "patient", path)
     usable = tuple(row for row in cases if len(row.facts) > 1)
     warnings = tuple(
         Warned("MX-DAT-008", f"the case '{row.case}' has one scan only", str(path), "the case is left out")
@@ -142,8 +145,6 @@ def _check_row(record: Mapping[str, str], where: str) -> None:
 
 def _case(name: str, scans: list[tuple[str, Mapping[str, str]]], data: DataTable, path: Path) -> ScanRow:
     first = scans[0][1]
-    patients = {record.get("patient", "") or name for _, record in scans}
-    check_leakage(((name, record["split"], name) for _, record in scans), "case", path)
     images = {
         str(n): file_of_case(path.parent, record["image"], name, "image", where)
         for n, (where, record) in enumerate(scans)
@@ -151,7 +152,7 @@ def _case(name: str, scans: list[tuple[str, Mapping[str, str]]], data: DataTable
     label = first.get(data.roi, "") if data.roi else ""
     regions = file_of_case(path.parent, label, name, str(data.roi), scans[0][0]) if label else None
     facts = tuple(_facts(record["facts"], name, where) for where, record in scans)
-    return ScanRow(name, min(patients), first["split"], images, regions, facts)
+    return ScanRow(name, first.get("patient", "") or name, first["split"], images, regions, facts)
 
 
 def _facts(text: str, case: str, where: str) -> Acquisition:

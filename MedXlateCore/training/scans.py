@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from MedXlateCore.files import remove_stale_temporaries
 from MedXlateCore.inference.prepare import prepare_sources, slice_stack
 from MedXlateCore.io import read_volume
 from MedXlateCore.models.dclip import tokens_of
+from MedXlateCore.models.eva_i2i import known_domains
 from MedXlateCore.models.scan_batch import ScanBatch
 from MedXlateCore.prompts.acquisition_text import describe
 from MedXlateCore.prompts.compatibility import compatible_pairs
@@ -270,10 +271,10 @@ class ScanData:
         sizes = [size for case in self.cases for size in plane_sizes((case.shape[0], *case.size)).values()]
         self.size = tuple(-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
         architecture = config.architecture()
-        self._domains = {name: n for n, name in enumerate(architecture.domains)}
+        self._known = known_domains(architecture)
+        self._numbers = {name: n for n, name in enumerate(self._known)}
         self._context = architecture.dclip.context
         self._dropout = config.recipe_config().prompt_dropout
-        self._known = {name: _domain_facts(self.cases, name) for name in self._domains}
 
     def __len__(self) -> int:
         return sum(stop - first for case in self.cases for first, stop in case.parts) * 2
@@ -312,22 +313,28 @@ class ScanData:
         count = len(facts) // 3
         sources = facts[:count]
         texts = [describe(fact, rng=rng, optional="some", detail="varied", dropout=self._dropout) for fact in facts]
-        atlases = [Acquisition(modality="MR", sequence="T1", organ=fact.organ, plane=fact.plane) for fact in sources]
-        tokens = tokens_of([*texts, *(describe(atlas) for atlas in atlases)], self._context)
-        numbers = [self._domain(fact) for fact in (*facts, *atlases)]
+        domains = [self._domain(fact) for fact in facts] + [self._atlas(fact) for fact in sources]
+        atlases = [
+            describe(self._known[name], optional="none", plane=fact.plane)
+            for name, fact in zip(domains[len(facts) :], sources, strict=True)
+        ]
+        tokens = tokens_of([*texts, *atlases], self._context)
         return ScanBatch(
             images=torch.from_numpy(images).unflatten(0, (3, count)),
             foregrounds=torch.from_numpy(masks).unflatten(0, (3, count)),
             tokens=tokens.view(4, count, -1),
-            domains=torch.tensor(numbers).view(4, count),
+            domains=torch.tensor([self._numbers[name] for name in domains]).view(4, count),
             positive=torch.from_numpy(compatible_pairs(texts, facts)),
         )
 
-    def _domain(self, facts: Acquisition) -> int:
+    def _domain(self, facts: Acquisition) -> str:
         name = domain_of(facts)
-        if name not in self._domains and self._known:
-            name = nearest_domain(facts, self._known).name
-        return self._domains.get(name, 0)
+        return name if name in self._known else nearest_domain(facts, self._known).name
+
+    def _atlas(self, facts: Acquisition) -> str:
+        """Return the domain nearest to a plain T1-weighted image of the organ."""
+        plain = Acquisition(modality="MR", sequence="T1", organ=facts.organ, contrast_agent=False)
+        return nearest_domain(plain, self._known).name
 
     def _drawn(self, count: int, rng: np.random.Generator) -> list[int]:
         """Return the patients of a batch: none twice before all had their turn."""
@@ -353,9 +360,3 @@ class ScanData:
             Place(number, target, plane, index),
             Place(n, scan, plane, elsewhere),
         )
-
-
-def _domain_facts(cases: Sequence[ScanCase], name: str) -> Acquisition:
-    """Return what a domain's first image in these cases is, its plane apart; nothing known where there is none."""
-    every = (facts for case in cases for facts in case.facts)
-    return replace(next((facts for facts in every if domain_of(facts) == name), Acquisition()), plane=None)
