@@ -2,7 +2,7 @@
 
 Zhu et al., ICCV 2017 (see ``cyclegan.py``), on whole volumes, as a comparator of Kim and Park, WACV 2024 (see
 ``pix2pix3d.py``), who give no architecture; what follows is our reading. **Training is unpaired**: the target of a
-training volume is another patient's.
+training volume is that of a patient drawn at random.
 
 Presets. ``paper`` has half of CycleGAN's width, 32, and its nine residual blocks (8,540,161 parameters a generator),
 discriminators of width 32 that judge 70 x 70 x 70 voxels (volumes for training have at least 24 slices; with
