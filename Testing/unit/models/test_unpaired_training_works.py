@@ -18,7 +18,7 @@ SLOW = {"stargan_v2", "cyclegan3d"}
 
 
 def heads(n: int, generator: torch.Generator, slices: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ellipses or ellipsoids with a spot in both contrasts, bright and dark: [n, 1, 32, 32] or [n, 1, K, 32, 32]."""
+    """Return ellipses, or ellipsoids, with a spot in both contrasts, bright and dark, [n, 1, 32, 32] or volumes."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
     z = torch.linspace(-1, 1, slices).view(-1, 1, 1) if slices else torch.zeros(())
     draws = torch.rand((5, n, 1, *[1] * (z + x).ndim), generator=generator)
