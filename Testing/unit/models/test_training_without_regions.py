@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sample import sampled
 
 from MedXlateCore.cli import main
 from MedXlateCore.config import parse_toml
@@ -34,7 +35,7 @@ def phantoms(tmp_path_factory):
     return folder / "cases.csv", rows
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=sampled(METHODS))
 def run(request, tmp_path_factory, phantoms):
     """Return a method's name and the folder of a run of two steps."""
     folder = tmp_path_factory.mktemp(request.param)
