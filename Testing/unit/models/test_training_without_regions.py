@@ -23,6 +23,7 @@ METHODS = [
     for name in list_methods()
     if not (method := get_method(name)).uses_regions and method.n_sources(method.presets["tiny"]) == 2
 ]
+SLOW = {"pix2pix3d"}  # Ea-GAN takes the same ways
 SHORT = ["training.steps=2", "training.validate_every=1", "training.previews=1", "training.ema_decay=0.5"]
 
 
@@ -34,7 +35,7 @@ def phantoms(tmp_path_factory):
     return folder / "cases.csv", rows
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in METHODS])
 def run(request, tmp_path_factory, phantoms):
     """Return a method's name and the folder of a run of two steps."""
     folder = tmp_path_factory.mktemp(request.param)
