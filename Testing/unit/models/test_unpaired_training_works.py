@@ -15,6 +15,7 @@ METHODS = [name for name in list_methods() if get_method(name).unpaired]
 # how many steps at which learning rate; StarGAN v2, which is told nothing but the domain, needs the most
 LENGTHS = {"cyclegan": (60, 2e-3), "syndiff": (30, 2e-3), "stargan_v2": (400, 1e-3), "cyclegan3d": (60, 2e-3)}
 
+
 def heads(n: int, generator: torch.Generator, slices: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ellipses, or ellipsoids, with a spot in both contrasts, bright and dark, [n, 1, 32, 32] or volumes."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
