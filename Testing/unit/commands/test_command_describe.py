@@ -77,7 +77,7 @@ def test_one_image_is_asked_for_where_a_folder_has_several(tmp_path):
 
 
 def test_values_that_cannot_be_are_left_out(tmp_path):
-    odd = {"EchoTime": "short", "FlipAngle": 9000, "MagneticFieldStrength": True, "ScanOptions": [None, 3, "fs"],
+    odd = {"EchoTime": "short", "FlipAngle": 9000, "MagneticFieldStrength": True, "ScanOptions": [None, "fs"],
            "RepetitionTime": None, "ManufacturersModelName": " "}  # fmt: skip
     assert facts_of(image(tmp_path / "x.nii.gz", odd)) == Acquisition(scan_options=("FS",))
 
