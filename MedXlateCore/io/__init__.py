@@ -148,7 +148,11 @@ def require_volume(path: Path | str) -> None:
     """
     refuse_bad_name(path)
     place, _ = split_choice(path)
-    if not place.is_dir():
+    try:
+        is_folder = place.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be looked into: said below
+        is_folder = False
+    if not is_folder:
         require_file(place)
 
 

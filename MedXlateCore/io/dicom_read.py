@@ -61,6 +61,7 @@ class Listed:
         else:
             parts.append(f"{len(stack.frames)} images")
         parts += [stack.apart, "localiser or projection" if stack.header.aside else ""]
+        parts.append(f"cannot be read: {stack.problem.code}" if stack.problem else "")
         return ", ".join(filter(None, parts))
 
 
@@ -237,29 +238,32 @@ def _is_named(stack: Stack, choice: str) -> bool:
 
 
 def _by_frame(candidates: Sequence[Listed], frame: int, where: str) -> Listed:
-    readable = _readable(candidates)
-    if len({item.stack.header.series for item in readable}) > 1:
-        raise _several(readable, where)
-    if not 0 <= frame < len(readable):
+    images = _images(candidates)
+    if len({item.stack.header.series for item in images}) > 1:
+        raise _several(images, where)
+    if not 0 <= frame < len(images):
         raise InputError(
             "MX-FIL-039",
             f"frame {frame} was asked for",
-            expected=f"a frame from 0 to {len(readable) - 1}",
+            expected=f"a frame from 0 to {len(images) - 1}",
             where=where,
             fix="choose another frame",
         )
-    return readable[frame]
+    return images[frame]
 
 
 def _by_role(candidates: Sequence[Listed], modality: Modality, where: str) -> Listed:
-    """Return the only candidate, or the only one of this role."""
-    readable = _readable(candidates)
-    plain = [item for item in readable if not item.stack.header.aside]
-    for pool in (candidates, readable, plain):
+    """Return the only candidate, or the only one of this role.
+
+    One that cannot be read counts: its sound remains must not be taken for the whole.
+    """
+    images = _images(candidates)
+    plain = [item for item in images if not item.stack.header.aside]
+    for pool in (images, plain):
         if len(pool) == 1:
             return pool[0]
     if modality in _ANY_ROLE:
-        raise _several(plain or readable, where)
+        raise _several(plain or images, where)
     wanted = Modality.CT if modality is Modality.CBCT else modality
     tests: tuple[Callable[[Listed], bool], ...] = (
         lambda item: item.role is wanted,
@@ -271,18 +275,15 @@ def _by_role(candidates: Sequence[Listed], modality: Modality, where: str) -> Li
             return fitting[0]
         if fitting:
             raise _several(fitting, where, f" that could be {modality.value}")
-    raise _several(plain or readable, where, f", none of which its tags call {modality.value}")
+    raise _several(plain or images, where, f", none of which its tags call {modality.value}")
 
 
-def _readable(candidates: Sequence[Listed]) -> list[Listed]:
-    """Return the candidates that can be read; if none can, raise what is wrong with the first image, or the first."""
-    readable = [item for item in candidates if item.stack.problem is None]
-    if not readable:
-        images = [item for item in candidates if not item.stack.header.problem] or candidates
-        problem = images[0].stack.problem
-        if problem is not None:
-            raise problem
-    return readable
+def _images(candidates: Sequence[Listed]) -> list[Listed]:
+    """Return the candidates that are images of a volume; if none is, raise why the first is not."""
+    images = [item for item in candidates if not item.stack.header.problem]
+    if not images and candidates[0].stack.problem is not None:
+        raise candidates[0].stack.problem
+    return images
 
 
 def _several(candidates: Sequence[Listed], where: str, how: str = "") -> InputError:

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import makers
+import makers_dicom  # noqa: F401 - registers its makers
 import makers_surroundings
 import nibabel as nib
 import numpy as np
