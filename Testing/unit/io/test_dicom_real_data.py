@@ -1,4 +1,4 @@
-"""The real DICOM series, from six vendors: geometry and voxels against SimpleITK's, facts, and why others are refused."""
+"""Real DICOM series of six vendors: geometry and voxels against SimpleITK, facts, and why others are refused."""
 
 from __future__ import annotations
 
