@@ -36,7 +36,7 @@ class InstanceNorm(nn.GroupNorm):
         return flat if bias is None else flat + bias.to(x.dtype)[:, None, None]
 
 
-def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS) -> nn.Module:
+def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS, dimensions: int = 2) -> nn.Module:
     """Return a normalisation of ``channels`` channels.
 
     Args:
@@ -46,9 +46,10 @@ def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS)
         channels: C.
         affine: for ``instance``, learn a gain and a bias; ``batch`` and ``group`` always do.
         eps: added to the variance.
+        dimensions: 2 for images, 3 for volumes.
     """
     if kind == "batch":
-        return nn.BatchNorm2d(channels, eps=eps)
+        return (nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d)(channels, eps=eps)
     if kind == "instance":
         return InstanceNorm(channels, eps=eps, affine=affine)
     return GroupNorm32(math.gcd(GROUPS, channels), channels, eps=eps) if kind == "group" else nn.Identity()

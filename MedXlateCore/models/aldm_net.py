@@ -1,0 +1,473 @@
+"""ALDM's network: autoencoder, MS-SPADE and latent diffusion in one module. See ``aldm.py`` for the method."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from MedXlateCore.directions import parse_direction
+from MedXlateCore.errors import InputError
+from MedXlateCore.models.blocks.autoencoder import Decoder, Encoder, Middle
+from MedXlateCore.models.blocks.checks import check_architecture, check_images
+from MedXlateCore.models.blocks.denoising import GaussianSchedule, Prediction, Sampler, denoise
+from MedXlateCore.models.blocks.latent_unet import Conditioning, LatentUnet
+from MedXlateCore.models.blocks.ms_spade import MsSpade
+from MedXlateCore.models.blocks.quantiser import GaussianRegulariser, Regularised, VectorQuantiser
+from MedXlateCore.models.method import check_choices
+from MedXlateCore.models.sampling import Sampling, VolumePrediction
+
+__all__ = ["AldmConfig", "AldmNetwork", "AldmTowards"]
+
+MAX_DIRECTIONS, MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CODES = 256, 2048, 6, 8, 1 << 16
+REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage
+
+
+@dataclass(frozen=True)
+class AldmConfig:
+    """Architecture, ablation switches and default sampling. The defaults are the preset ``code``.
+
+    Attributes:
+        widths: channels of the autoencoder by resolution, finest first; one halving between each two.
+        encoder_blocks, decoder_blocks: residual blocks a resolution.
+        middle: at the coarsest resolution: ``attention`` between two residual blocks, or one ``block``.
+        patch: side of the patches of voxels that become channels before the encoder; 1 for none.
+        latent_channels: channels of the latents.
+        regulariser: ``vq`` (codebook) or ``kl``.
+        codes: entries of the codebook.
+        codebook: learned by ``gradient``, or by a moving ``average`` of the latents that take a code.
+        beta: weight of the commitment.
+        vq_legacy: weigh the other term with it, as the authors' code does by mistake.
+        revive: put codes that are taken less often a batch where latents are; 0 for never.
+        use_spade: make target-like latents by MS-SPADE.
+        spade_widths: channels after its switched blocks.
+        spade_hidden: channels between features and gains.
+        spade_stem: channels after its first 7x7x7 convolution; 0 for neither first nor last convolution.
+        spade_residual: channels after its unswitched residual blocks.
+        use_diffusion: refine by diffusion; else the target-like latents are decoded.
+        concat_condition: show the diffusion its conditions beside the noisy latents; else it starts from them.
+        cond_inputs: ``code``: source and target-like latents; ``paper``: target-like ones only.
+        conditioning: how the target class is told: ``class_embed`` or ``crossattn``.
+        unet_widths, unet_blocks: of the diffusion's U-Net.
+        unet_attention: halvings of latents after which places attend to each other.
+        unet_head: channels of an attention head.
+        unet_patch: side of the patches of latents that become channels before the U-Net; 1 for none.
+        latent_scale: what latents are multiplied by for the diffusion; None: centred and divided by the training
+            data's standard deviation, a channel each.
+        levels, noise_low, noise_high: of the noise, see ``GaussianSchedule``.
+        prediction: ``epsilon``, ``v`` or ``x0``.
+        start: without ``concat_condition``, part of the levels that the start is noised by (our reading).
+        sampler: ``ddim``, ``ddpm`` or ``dpm_solver``.
+        steps: of denoising.
+        eta: noise that ``ddim`` draws afresh, 0 to 1.
+        tile: encode and decode in slabs of so many planes; 0 for whole.
+        directions: those it learns, each from one source; filled in by a training.
+
+    Raises:
+        UsageError: ``MX-MOD-004`` (not among the choices), ``MX-MOD-005`` (no network), ``MX-USE-050`` and
+            ``MX-USE-010`` (not a direction).
+    """
+
+    widths: tuple[int, ...] = (64, 64, 128)
+    encoder_blocks: int = 1
+    decoder_blocks: int = 2
+    middle: Middle = "block"
+    patch: int = 1
+    latent_channels: int = 4
+    regulariser: Literal["vq", "kl"] = "vq"
+    codes: int = 8192
+    codebook: Literal["gradient", "average"] = "gradient"
+    beta: float = 0.25
+    vq_legacy: bool = False
+    revive: float = 0.01
+    use_spade: bool = True
+    spade_widths: tuple[int, ...] = (128, 256, 128, 4)
+    spade_hidden: int = 64
+    spade_stem: int = 0
+    spade_residual: tuple[int, ...] = ()
+    use_diffusion: bool = True
+    concat_condition: bool = True
+    cond_inputs: Literal["code", "paper"] = "code"
+    conditioning: Conditioning = "class_embed"
+    unet_widths: tuple[int, ...] = (128, 128, 256)
+    unet_blocks: int = 1
+    unet_attention: tuple[int, ...] = (1, 2)
+    unet_head: int = 32
+    unet_patch: int = 1
+    latent_scale: float | None = None
+    levels: int = 1000
+    noise_low: float = 0.0015
+    noise_high: float = 0.0195
+    prediction: Prediction = "epsilon"
+    start: float = 0.5
+    sampler: Sampler = "ddim"
+    steps: int = 50
+    eta: float = 0.0
+    tile: int = 0
+    directions: tuple[str, ...] = ("T1->T2",)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("widths", "spade_widths", "unet_widths", "spade_residual"):
+            few, value = (0 if name == "spade_residual" else 1), getattr(self, name)
+            fair = few <= len(value) <= MAX_LEVELS and all(1 <= n <= MAX_WIDTH for n in value)
+            check_architecture(fair, name, value, f"{few} to {MAX_LEVELS} numbers from 1 to {MAX_WIDTH}")
+        ranges = dict.fromkeys(("encoder_blocks", "decoder_blocks", "unet_blocks", "patch", "unet_patch"), MAX_BLOCKS)
+        ranges |= {"latent_channels": 64, "codes": MAX_CODES, "spade_hidden": 512, "unet_head": 512}
+        for name, most in (ranges | {"levels": 10_000, "steps": self.levels}).items():
+            check_architecture(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
+        for name, high in {"beta": 1e3, "eta": 1.0, "start": 1.0, "revive": 1e3, "tile": 4096}.items():
+            check_architecture(0 <= getattr(self, name) <= high, name, getattr(self, name), f"0 to {high:g}")
+        noisy = 0 < self.noise_low <= self.noise_high < 1
+        check_architecture(noisy, "noise_low, noise_high", (self.noise_low, self.noise_high), "0 < low <= high < 1")
+        even = self.unet_widths[0] % 2 == 0
+        check_architecture(even, "unet_widths", self.unet_widths, "an even number first, for the embedding of time")
+        scaled = self.latent_scale is None or 0 < self.latent_scale < 1e9
+        check_architecture(scaled, "latent_scale", self.latent_scale, "a positive number, or none for measured")
+        some = self.use_spade or self.use_diffusion
+        check_architecture(some, "use_spade, use_diffusion", (False, False), "one of them at least")
+        closed = not self.use_spade or self.spade_stem > 0 or self.spade_widths[-1] == self.latent_channels
+        check_architecture(closed, "spade_widths", self.spade_widths, "latent_channels last, or a spade_stem")
+        few = 1 <= len(self.directions) <= MAX_DIRECTIONS and all(len(s) == 1 for s, _ in self._read_directions())
+        check_architecture(few, "directions", list(self.directions), f"1 to {MAX_DIRECTIONS}, each from one source")
+
+    def _read_directions(self) -> list[tuple[tuple[str, ...], str]]:
+        known = [parse_direction(text, "directions", reconstruction=True) for text in self.directions]
+        return [(direction.sources, direction.target) for direction in known]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The targets, in order of appearance."""
+        return tuple(dict.fromkeys(target for _, target in self._read_directions()))
+
+    @property
+    def pairs(self) -> tuple[tuple[int | None, int], ...]:
+        """Of each direction the class of the source, None if it is no target, and the class of the target."""
+        names = {name: n for n, name in enumerate(self.classes)}
+        return tuple((names.get(sources[0]), names[target]) for sources, target in self._read_directions())
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller than images latents are, along each axis."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    @property
+    def multiple(self) -> int:
+        """Number that depth, height and width must be a multiple of."""
+        unet = self.unet_patch * 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
+        return self.factor * unet
+
+
+class Conditions(NamedTuple):
+    """What is known before a sample is drawn: latents [B, C, ...] of the source, and target-like ones if there are."""
+
+    source: Tensor
+    like: Tensor | None
+
+
+class AldmNetwork(nn.Module):
+    """Everything that is needed to translate; see ``AldmConfig``."""
+
+    latent_mean: Tensor
+    latent_square: Tensor
+    latent_count: Tensor
+
+    def __init__(self, config: AldmConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, classes, sizes = config.latent_channels, len(config.classes), (config.middle, config.patch)
+        encoded = channels * (2 if config.regulariser == "kl" else 1)
+        self.encoder = Encoder(config.widths, encoded, config.encoder_blocks, *sizes)
+        self.decoder = Decoder(config.widths, channels, config.decoder_blocks, *sizes)
+        book = (config.codes, channels, config.beta, config.vq_legacy, config.codebook)
+        self.regulariser = (
+            VectorQuantiser(*book, revive=config.revive) if config.regulariser == "vq" else GaussianRegulariser()
+        )
+        self.spade, self.unet = None, None
+        if config.use_spade:
+            width = (config.spade_widths, config.spade_hidden, config.spade_stem, config.spade_residual)
+            self.spade = MsSpade(classes, channels, *width)
+        if config.use_diffusion:
+            seen = channels * (1 + self._shown * config.concat_condition)
+            shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
+            self.unet = LatentUnet(seen, channels, *shape, classes, config.conditioning, config.unet_patch)
+        for name, value in (
+            ("mean", torch.zeros(channels)),
+            ("square", torch.ones(channels)),
+            ("count", torch.ones(())),
+        ):
+            self.register_buffer(f"latent_{name}", value)
+        self.schedule = GaussianSchedule(config.levels, config.noise_low, config.noise_high, config.prediction)
+
+    @property
+    def _shown(self) -> int:
+        """How many latents condition the diffusion."""
+        return 2 if self.config.use_spade and self.config.cond_inputs == "code" else 1
+
+    # --- latents -----------------------------------------------------------------------------------------------------
+
+    def measure(self, latents: Tensor, stage: str) -> None:
+        """Update mean and standard deviation of the training data's latents [B, C, D, H, W] (running estimates)."""
+        with torch.no_grad():
+            flat = latents.float().movedim(1, 0).flatten(1)
+            weight = 1 / self.latent_count.clamp(max=REMEMBERED[stage])
+            self.latent_mean.lerp_(flat.mean(dim=1), weight)
+            self.latent_square.lerp_(flat.square().mean(dim=1), weight)
+            self.latent_count.add_(1)
+
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        if self.config.latent_scale is not None:
+            return torch.zeros((), device=self.latent_mean.device), torch.tensor(1 / self.config.latent_scale)
+        spread = (self.latent_square - self.latent_mean.square()).clamp(min=1e-12).sqrt()
+        return self.latent_mean.view(-1, 1, 1, 1), spread.view(-1, 1, 1, 1)
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Return latents as the diffusion sees them."""
+        mean, spread = self._scale()
+        return (latents.float() - mean) / spread
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Undo ``scaled``."""
+        mean, spread = self._scale()
+        return latents * spread + mean
+
+    def encoded(self, images: Tensor, draws: Tensor | None = None) -> Regularised:
+        """Return the latents of images [B, 1, D, H, W], with the regulariser's loss."""
+        return self.regulariser(self.encoder(images), draws)
+
+    def like(self, source: Tensor, target: int) -> Tensor | None:
+        """Return target-like latents; None without MS-SPADE."""
+        return None if self.spade is None else self.spade(source, target).float()
+
+    def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Tensor:
+        """Return what the U-Net predicts at levels [B]; everything is on the diffusion's scale."""
+        if self.unet is None:
+            raise RuntimeError("this network has no diffusion")
+        seen = [noisy]
+        if self.config.concat_condition:
+            seen += [conditions.source] if self._shown == 2 or conditions.like is None else []
+            seen += [conditions.like] if conditions.like is not None else []
+        return self.unet(torch.cat(seen, dim=1), levels, target).float()
+
+    # --- use ---------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self, images: Tensor, roi: Tensor | None = None, direction: int = 0, lesson: str = "", **given: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
+        """Synthesise the target with the model's own sampling and seed 0; or, for training, do a lesson of a stage.
+
+        Args:
+            images: the source [B, 1, D, H, W] in [-1, 1].
+            roi: not looked at; this network takes no prompt.
+            direction: position in the configuration's directions.
+            lesson: ``autoencoder``, ``spade`` or ``diffusion``; empty for use.
+            given: what a lesson needs, see there.
+
+        Returns:
+            Target [B, 1, D, H, W] in [-1, 1]; of a lesson, tensors by name.
+
+        Raises:
+            InputError: ``MX-MOD-007`` (a size does not fit), ``MX-MOD-008`` (wrong number of channels), ``MX-MOD-095``
+                (no such direction), ``MX-MOD-092`` (values that are not finite).
+        """
+        check_images(images, 1, self.config.multiple, dimensions=3)
+        if lesson:
+            return getattr(self, f"_lesson_{lesson}")(images, direction, **given)
+        values, _ = self._end(self._run(images, direction, Sampling()))
+        return values
+
+    def translate(
+        self, images: Tensor, sampling: Sampling | None = None, direction: int = 0
+    ) -> Generator[tuple[int, int], None, VolumePrediction]:
+        """Synthesise the target of one case in short steps (a layer, a step of denoising), after each of which it waits.
+
+        Args:
+            images: the source [1, 1, K, H, W] in [-1, 1].
+            sampling: how it is drawn.
+            direction: position in the configuration's directions.
+
+        Yields:
+            Steps done and their total.
+
+        Returns:
+            The prediction. Raises as ``forward``.
+        """
+        sampling = sampling or Sampling()
+        check_images(images, 1, self.config.multiple, dimensions=3)
+        steps = self._steps(sampling) if self.unet is not None else 0
+        samples = sampling.samples if self.unet is not None else 1
+        total = len(self.encoder) + samples * (steps + len(self.decoder))
+        run, done = self._run(images, direction, sampling), 0
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                values, deviation = end.value
+                return VolumePrediction(values[0, 0], None if deviation is None else deviation[0, 0])
+            done += 1
+            yield done, total
+
+    def reconstruct(self, images: Tensor, tile: int | None = None) -> Tensor:
+        """Return images [B, 1, D, H, W] through the autoencoder and back: the ceiling of what the model can reach."""
+        check_images(images, 1, self.config.factor, dimensions=3)
+        tile = self._tile(tile)
+        latents = self.regulariser(self._end(self.encoder.stepwise(images, tile))).latents
+        return self._end(self.decoder.stepwise(latents, tile)).float().clamp(-1, 1)
+
+    def spade_only(self, images: Tensor, direction: int = 0) -> Tensor:
+        """Return the target [B, 1, D, H, W] that MS-SPADE alone makes, without diffusion."""
+        check_images(images, 1, self.config.factor, dimensions=3)
+        latents = self.encoded(images).latents
+        like = self.like(latents, self._target(direction))
+        return self.decoder(latents if like is None else like).float().clamp(-1, 1)
+
+    def _run(
+        self, images: Tensor, direction: int, sampling: Sampling
+    ) -> Generator[None, None, tuple[Tensor, Tensor | None]]:
+        target, tile = self._target(direction), self._tile(sampling.tile)
+        source = self.regulariser((yield from self.encoder.stepwise(images, tile))).latents
+        like = self.like(source, target)
+        if self.unet is None and like is not None:
+            return self._finite((yield from self.decoder.stepwise(like, tile))), None
+        known = Conditions(self.scaled(source), None if like is None else self.scaled(like))
+        mean = squares = torch.zeros((), device=images.device)
+        for n, seed in enumerate(sampling.seeds, 1):
+            latents = yield from self._drawn(known, target, sampling, seed)
+            made = self._finite((yield from self.decoder.stepwise(self.unscaled(latents), tile)))
+            change = made - mean
+            mean = mean + change / n
+            squares = squares + change * (made - mean)
+        spread = (squares / (sampling.samples - 1)).sqrt() if sampling.samples > 1 else None
+        return mean, spread
+
+    def _drawn(self, known: Conditions, target: int, sampling: Sampling, seed: int) -> Generator[None, None, Tensor]:
+        """Draw latents on the diffusion's scale; the noise is one for all images of a batch."""
+        config, generator = self.config, torch.Generator().manual_seed(seed)
+        top = config.levels - 1
+        if not config.concat_condition:
+            top = max(0, round(config.start * config.levels) - 1)
+        path = self.schedule.path(self._steps(sampling), top)
+        noisy = torch.randn(known.source.shape[1:], generator=generator).to(known.source.device)
+        noisy = noisy.expand_as(known.source)
+        if not config.concat_condition:
+            begin = known.source if known.like is None else known.like
+            noisy = self.schedule.noised(begin, torch.full((len(begin),), top), noisy)
+
+        def network(images: Tensor, level: int) -> Tensor:
+            """Predict for a batch that is all at one level."""
+            return self.predicted(images, torch.full((len(images),), level, device=images.device), known, target)
+
+        sampler: Sampler = config.sampler if sampling.sampler == "default" else sampling.sampler
+        eta = config.eta if sampling.eta is None else sampling.eta
+        return (yield from denoise(self.schedule, network, noisy, path, sampler, eta, generator))
+
+    def _steps(self, sampling: Sampling) -> int:
+        config = self.config
+        levels = config.levels if config.concat_condition else max(1, round(config.start * config.levels))
+        return min(config.steps if sampling.steps is None else sampling.steps, levels)
+
+    def _tile(self, tile: int | None) -> int:
+        wanted = self.config.tile if tile is None else tile
+        return 0 if torch.is_grad_enabled() else wanted  # slabs are written in place
+
+    def _target(self, direction: int) -> int:
+        pairs = self.config.pairs
+        if not 0 <= direction < len(pairs):
+            raise InputError(
+                "MX-MOD-095",
+                f"direction {direction} is wanted of a network that has learned {len(pairs)}",
+                expected=", ".join(self.config.directions),
+                where="direction",
+                fix="choose one of these directions, or another model",
+            )
+        return pairs[direction][1]
+
+    @staticmethod
+    def _finite(made: Tensor) -> Tensor:
+        if not torch.isfinite(made).all():
+            raise InputError(
+                "MX-MOD-092",
+                "the network gave values that are not finite",
+                expected="finite values",
+                where="the decoded volume",
+                fix="check the source for values that are not finite, or use another precision",
+            )
+        return made.float().clamp(-1, 1)
+
+    @staticmethod
+    def _end(run: Generator[None, None, Any]) -> Any:
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                return end.value
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def _lesson_autoencoder(self, images: Tensor, direction: int, draws: Tensor | None = None) -> dict[str, Tensor]:
+        """Reconstruct; ``draws`` are uniform [codes] for ``vq``, normal of the latents' shape for ``kl``."""
+        regularised = self.encoded(images, draws)
+        self.measure(regularised.latents, "autoencoder")
+        made = self.decoder(regularised.latents).float()
+        return {"made": made, "regulariser": regularised.loss, "perplexity": regularised.perplexity}
+
+    def _lesson_spade(self, images: Tensor, direction: int, target: Tensor, cycle: Tensor | None) -> dict[str, Tensor]:
+        """Return latents of the target and target-like ones; with ``cycle``, images there and back again."""
+        with torch.no_grad():
+            source, wanted = (self.encoded(x).latents for x in (images, target))
+            self.measure(torch.cat((source, wanted)), "spade")
+        back, there = self.config.pairs[direction]
+        like = self.like(source, there)
+        if like is None:
+            raise RuntimeError("this network has no MS-SPADE")
+        result = {"like": like, "wanted": wanted}
+        if cycle is not None and back is not None:
+            again = self.like(like, back)
+            result["cycle"] = self.decoder(again).float() if again is not None else images
+        return result
+
+    def _lesson_diffusion(
+        self, images: Tensor, direction: int, target: Tensor, levels: Tensor, noise: Tensor
+    ) -> dict[str, Tensor]:
+        """Return prediction and what is wanted, for so many draws of ``levels`` and ``noise`` a volume as are given."""
+        there = self._target(direction)
+        with torch.no_grad():
+            source, wanted = (self.encoded(x).latents for x in (images, target))
+            like = self.like(source, there)
+            times = len(levels) // len(images)
+            shown = (None if x is None else self.scaled(x).repeat(times, 1, 1, 1, 1) for x in (source, like, wanted))
+            source_, like, clean = shown
+        if source_ is None or clean is None:
+            raise RuntimeError("latents are missing")
+        noisy = self.schedule.noised(clean, levels, noise)
+        made = self.predicted(noisy, levels, Conditions(source_, like), there)
+        return {"made": made, "wanted": self.schedule.wanted(clean, levels, noise)}
+
+
+class AldmTowards(nn.Module):
+    """The network for one of its directions, sharing all weights."""
+
+    def __init__(self, network: AldmNetwork, direction: int) -> None:
+        super().__init__()
+        self.network, self.direction = network, direction
+
+    def forward(self, images: Tensor, roi: Tensor | None = None) -> Tensor:
+        """Synthesise; see ``AldmNetwork.forward``."""
+        return self.network(images, roi, self.direction)
+
+    def translate(
+        self, images: Tensor, sampling: Sampling | None = None
+    ) -> Generator[tuple[int, int], None, VolumePrediction]:
+        """Synthesise step by step; see ``AldmNetwork.translate``."""
+        return self.network.translate(images, sampling, self.direction)
+
+    def reconstruct(self, images: Tensor, tile: int | None = None) -> Tensor:
+        """See ``AldmNetwork.reconstruct``."""
+        return self.network.reconstruct(images, tile)
+
+    def spade_only(self, images: Tensor) -> Tensor:
+        """See ``AldmNetwork.spade_only``."""
+        return self.network.spade_only(images, self.direction)
