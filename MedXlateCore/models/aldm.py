@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from MedXlateCore.models.aldm_net import AldmConfig, AldmNetwork, AldmTowards
+from MedXlateCore.models.aldm_config import AldmConfig
+from MedXlateCore.models.aldm_net import AldmNetwork, AldmTowards
 from MedXlateCore.models.blocks.checks import check_constants
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.updates import descend, figures, held
@@ -106,7 +107,7 @@ class AldmRecipeConfig:
 class AldmRecipe(Recipe):
     """Three stages in a row, each of which trains its part of the network while the others are fixed."""
 
-    stages = STAGES
+    stages: ClassVar[tuple[str, ...]] = STAGES
 
     def __init__(self, config: AldmConfig, recipe_config: AldmRecipeConfig) -> None:
         self.config, self.recipe_config = config, recipe_config
@@ -117,22 +118,22 @@ class AldmRecipe(Recipe):
         wanted = recipe_config.perceptual_weight > 0 and recipe_config.perceptual_weights
         self.perceptual = PerceptualLoss(recipe_config.perceptual_weights) if wanted else None
         has = {"autoencoder": True, "spade": config.use_spade, "diffusion": config.use_diffusion}
-        self.stages = tuple(stage for stage in STAGES if has[stage])
-        shares = [getattr(recipe_config, f"{stage}_share") for stage in self.stages]
+        self._stages = tuple(stage for stage in STAGES if has[stage])
+        shares = [getattr(recipe_config, f"{stage}_share") for stage in self._stages]
         self._ends = [sum(shares[: n + 1]) / sum(shares) for n in range(len(shares))]
 
     def stage_at(self, progress: float) -> tuple[str, float]:
         """Return the stage at a point of the training, and where in it that is, from 0 to 1."""
         begin = 0.0
-        for stage, end in zip(self.stages, self._ends, strict=True):
-            if progress < end or stage == self.stages[-1]:
+        for stage, end in zip(self._stages, self._ends, strict=True):
+            if progress < end or stage == self._stages[-1]:
                 return stage, min(1.0, max(0.0, (progress - begin) / (end - begin)))
             begin = end
         raise RuntimeError("there is a last stage")
 
     def judged(self, progress: float) -> bool:
         """Say whether the network can translate: from the last stage on."""
-        return self.stage_at(progress)[0] == self.stages[-1]
+        return self.stage_at(progress)[0] == self._stages[-1]
 
     def networks(self) -> dict[str, nn.Module]:
         """Return ``generator`` and, if there is an adversarial term, ``discriminator``."""
@@ -144,7 +145,7 @@ class AldmRecipe(Recipe):
         A given learning rate holds for all stages.
         """
         weights, groups = self.recipe_config, []
-        for stage in self.stages:
+        for stage in self._stages:
             own = getattr(weights, f"{stage}_rate") if learning_rate is None else learning_rate
             last = stage == "diffusion"
             betas, decay = ((0.9, 0.999), 0.01) if last else ((0.5, 0.9), 0.0)
@@ -314,8 +315,8 @@ class Aldm(Method):
         )
     }
     citation = (
-        "Kim J, Park H. Adaptive Latent Diffusion Model for 3D Medical Image to Image Translation: Multi-Modal Magnetic "
-        "Resonance Imaging Study. WACV 2024."
+        "Kim J, Park H. Adaptive Latent Diffusion Model for 3D Medical Image to Image Translation: Multi-Modal "
+        "Magnetic Resonance Imaging Study. WACV 2024."
     )
     volumetric = True
 
@@ -337,4 +338,4 @@ class Aldm(Method):
 
     def towards(self, network: nn.Module, config: Any, direction: int) -> nn.Module:
         """Return the network for one of its directions."""
-        return AldmTowards(network, direction)
+        return AldmTowards(cast(AldmNetwork, network), direction)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from MedXlateCore.errors import UsageError
 
-__all__ = ["Sampling", "SamplerName", "VolumePrediction"]
+__all__ = ["SamplerName", "Sampling", "VolumePrediction"]
 
 SamplerName = Literal["default", "ddpm", "ddim", "dpm_solver"]
 MAX_STEPS, MAX_SAMPLES, MAX_SEED, MAX_TILE = 10_000, 1000, 2**62, 4096

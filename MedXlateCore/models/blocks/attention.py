@@ -1,4 +1,5 @@
-"""Full spatial attention over feature maps, within one branch and across two. Maps are [B, C, H, W], or [B, C, D, H, W].
+"""Full spatial attention over feature maps, within one branch and across two. Maps are [B, C, H, W];
+self-attention also takes volumes [B, C, D, H, W].
 
 All use ``scaled_dot_product_attention``, which needs no (HW) x (HW) matrix in memory on the devices that have a fused
 kernel. One head; scale 1/sqrt(C) unless said otherwise.

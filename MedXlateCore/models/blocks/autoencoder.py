@@ -1,9 +1,9 @@
 """A volumetric autoencoder for latent diffusion: images [B, 1, D, H, W] to latents a few times smaller, and back.
 
 Esser et al., "Taming Transformers", CVPR 2021, and Rombach et al., CVPR 2022, in three dimensions: residual blocks
-(group normalisation, SiLU, 3x3x3 convolution, twice), a convolution of stride 2 with zeros behind the last plane to halve,
-repetition and a convolution to double, 1x1x1 convolutions around the regulariser, no activation at the end. All parts
-can work in slabs (see ``slabs.py``), with the same result; that is for use without gradients.
+(group normalisation, SiLU, 3x3x3 convolution, twice), a convolution of stride 2 with zeros behind the last plane to
+halve, repetition and a convolution to double, 1x1x1 convolutions around the regulariser, no activation at the end. All
+parts can work in slabs (see ``slabs.py``), with the same result; that is for use without gradients.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ class VolumeBlock(nn.Module):
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList((norm32(channels), norm32(out)))
-        self.convs = nn.ModuleList((nn.Conv3d(channels, out, 3, padding=1), nn.Conv3d(out, out, 3, padding=1)))
+        self.norm1, self.norm2 = norm32(channels), norm32(out)
+        self.conv1, self.conv2 = nn.Conv3d(channels, out, 3, padding=1), nn.Conv3d(out, out, 3, padding=1)
         self.shortcut = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
         """Add the convolutions' result; in slabs of ``tile`` planes, or whole (0). In slabs x may be changed."""
         if tile:
-            h = normed_convolution(x, self.norms[0], self.convs[0], tile)
+            h = normed_convolution(x, self.norm1, self.conv1, tile)
             x = x if isinstance(self.shortcut, nn.Identity) else by_slabs(self.shortcut, x, tile)
-            return normed_convolution(h, self.norms[1], self.convs[1], tile, add_to=x)
-        h = self.convs[0](F.silu(self.norms[0](x)))
-        return self.shortcut(x) + self.convs[1](F.silu(self.norms[1](h)))
+            return normed_convolution(h, self.norm2, self.conv2, tile, add_to=x)
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 
 
 class Halving(nn.Module):

@@ -4,11 +4,12 @@ Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020; Song et al.
 Models", ICLR 2021; Salimans and Ho, "Progressive Distillation", ICLR 2022 (v); Lu et al., "DPM-Solver++",
 arXiv 2211.01095, algorithm 2 (the multistep solver of second order for data prediction). Written from the papers.
 
-A level n from 0 to T - 1 has signal ``alpha_n`` and noise ``sigma_n``, squares summing to 1; level -1 is the clean image.
+A level n from 0 to T - 1 has signal ``alpha_n`` and noise ``sigma_n``, squares summing to 1; level -1 is clean.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Generator
 from typing import Literal
@@ -154,7 +155,7 @@ def denoise(
     """
     eta = 1.0 if sampler == "ddpm" else eta
     before: Tensor | None = None
-    for n, (level, following) in enumerate(zip(path[:-1], path[1:], strict=True)):
+    for n, (level, following) in enumerate(itertools.pairwise(path)):
         clean = schedule.clean(network(noisy, level).float(), noisy, level)
         if sampler == "dpm_solver":
             noisy = schedule.solver_step(clean, before, noisy, (path[max(0, n - 1)], level, following))

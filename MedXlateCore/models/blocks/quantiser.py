@@ -40,8 +40,8 @@ class Regularised:
 class VectorQuantiser(nn.Module):
     """Replaces each latent vector by the nearest code; gradients go straight through.
 
-    The loss is ``|sg[z] - e|^2 + beta |z - sg[e]|^2``: ``beta`` weighs the commitment of the encoder. ``legacy`` puts it
-    on the other term, as a widely copied public implementation does by mistake.
+    The loss is ``|sg[z] - e|^2 + beta |z - sg[e]|^2``: ``beta`` weighs the commitment of the encoder. ``legacy`` puts
+    it on the other term, as a widely copied public implementation does by mistake.
 
     Codes that nobody takes get no gradient and would stay dead. While training, how often each is taken is counted (a
     moving average); a code taken far less than once a batch is put where a latent of the batch is.
@@ -51,11 +51,16 @@ class VectorQuantiser(nn.Module):
         channels: length of each.
         beta: weight of one of the two terms.
         legacy: the published mistake.
-        update: ``gradient`` learns the codebook by the loss, ``average`` moves each code to the mean of the latents that
-            take it (moving averages; then only the commitment term is left in the loss).
+        update: ``gradient`` learns the codebook by the loss, ``average`` moves each code to the mean of the latents
+            that take it (moving averages; then only the commitment term is left in the loss).
         decay: of those averages.
         revive: taken less often a batch than this, a code is dead; 0 revives none.
     """
+
+    book: Tensor
+    sums: Tensor
+    counts: Tensor
+    usage: Tensor
 
     def __init__(
         self,
@@ -77,7 +82,7 @@ class VectorQuantiser(nn.Module):
             self.register_buffer("book", book)
             self.register_buffer("sums", book.clone())
             self.register_buffer("counts", torch.ones(codes))
-        # times taken a batch, moving average; at first all count as dead, so the first batch puts them where latents are
+        # times taken a batch, moving average; at first all are dead, so the first batch puts them where latents are
         self.register_buffer("usage", torch.zeros(codes))
 
     def forward(self, z: Tensor, draws: Tensor | None = None) -> Regularised:

@@ -8,6 +8,7 @@ differs is the rounding of sums. Maps are [B, C, D, H, W].
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -26,7 +27,7 @@ def slabs_of(length: int, planes: int) -> Iterator[tuple[int, int]]:
     """Return starts and ends of slabs of like size with at most ``planes`` planes that cover ``length``."""
     count = max(1, -(-length // max(1, planes)))
     edges = [round(n * length / count) for n in range(count + 1)]
-    return zip(edges[:-1], edges[1:], strict=True)
+    return itertools.pairwise(edges)
 
 
 def group_affine(x: Tensor, norm: nn.GroupNorm, planes: int) -> tuple[Tensor, Tensor]:
