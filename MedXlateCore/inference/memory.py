@@ -36,8 +36,9 @@ def estimate_memory(
 
     Followed are all tensors that live at the same time in a pass on the meta device, which computes nothing. To a
     convolution are added copies of its input and output, which kernels make to change the layout; attention is taken
-    as fused (no matrix of all pixels by all pixels). Within a factor of 1.5 of the peak measured on CPUs in fp32. For
-    bf16 the figure is an upper bound: activations as in fp32, and the weights' bf16 copies.
+    as fused (no matrix of all pixels by all pixels). Within a factor of 1.5 of what the network needs at its peak, on
+    CPUs in fp32; the C library's heap may hold on to as much as a third more (SynDiff: to as much again). For bf16 the
+    figure is an upper bound: activations as in fp32, and the weights' bf16 copies.
 
     Args:
         network: forward(images [B, C, H, W], roi [B, 1, H, W]); neither changed nor run itself.
