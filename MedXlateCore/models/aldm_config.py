@@ -54,7 +54,7 @@ class AldmConfig:
         sampler: ``ddim``, ``ddpm`` or ``dpm_solver``.
         steps: of denoising.
         eta: noise that ``ddim`` draws afresh, 0 to 1.
-        tile: encode and decode in slabs of so many planes; 0 for whole.
+        tile: planes of the slabs in which it encodes and decodes when memory is to be saved.
         directions: those it learns, each from one source; filled in by a training.
 
     Raises:
@@ -97,7 +97,7 @@ class AldmConfig:
     sampler: Sampler = "ddim"
     steps: int = 50
     eta: float = 0.0
-    tile: int = 0
+    tile: int = 16
     directions: tuple[str, ...] = ("T1->T2",)
 
     def __post_init__(self) -> None:
@@ -108,9 +108,9 @@ class AldmConfig:
             check_architecture(fair, name, value, f"{few} to {MAX_LEVELS} numbers from 1 to {MAX_WIDTH}")
         ranges = dict.fromkeys(("encoder_blocks", "decoder_blocks", "unet_blocks", "patch", "unet_patch"), MAX_BLOCKS)
         ranges |= {"latent_channels": 64, "codes": MAX_CODES, "spade_hidden": 512, "unet_head": 512}
-        for name, most in (ranges | {"levels": 10_000, "steps": self.levels}).items():
+        for name, most in (ranges | {"levels": 10_000, "steps": self.levels, "tile": 4096}).items():
             check_architecture(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
-        for name, high in {"beta": 1e3, "eta": 1.0, "start": 1.0, "revive": 1e3, "tile": 4096}.items():
+        for name, high in {"beta": 1e3, "eta": 1.0, "start": 1.0, "revive": 1e3}.items():
             check_architecture(0 <= getattr(self, name) <= high, name, getattr(self, name), f"0 to {high:g}")
         noisy = 0 < self.noise_low <= self.noise_high < 1
         check_architecture(noisy, "noise_low, noise_high", (self.noise_low, self.noise_high), "0 < low <= high < 1")

@@ -30,6 +30,15 @@ class Conditions(NamedTuple):
     like: Tensor | None
 
 
+def _end(run: Generator[None, None, Any]) -> Any:
+    """Return what a generator ends with."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            return end.value
+
+
 class AldmNetwork(nn.Module):
     """Everything that is needed to translate; see ``AldmConfig``."""
 
@@ -62,6 +71,8 @@ class AldmNetwork(nn.Module):
             ("count", torch.ones(())),
         ):
             self.register_buffer(f"latent_{name}", value)
+        # voxel by voxel in memory: convolutions are faster
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.schedule = GaussianSchedule(config.levels, config.noise_low, config.noise_high, config.prediction)
 
     @property
@@ -138,17 +149,18 @@ class AldmNetwork(nn.Module):
         check_images(images, 1, self.config.multiple, dimensions=3)
         if lesson:
             return getattr(self, f"_lesson_{lesson}")(images, direction, **given)
-        values, _ = self._end(self._run(images, direction, Sampling()))
+        values, _ = _end(self._run(images, direction, Sampling()))
         return values
 
     def translate(
-        self, images: Tensor, sampling: Sampling | None = None, direction: int = 0
+        self, images: Tensor, sampling: Sampling | None = None, tiled: bool = False, direction: int = 0
     ) -> Generator[tuple[int, int], None, VolumePrediction]:
         """Synthesise the target of one case in short steps (a layer, a step of denoising), and wait after each.
 
         Args:
             images: the source [1, 1, K, H, W] in [-1, 1].
             sampling: how it is drawn.
+            tiled: encode and decode in slabs, for less memory, with the same result but for rounding.
             direction: position in the configuration's directions.
 
         Yields:
@@ -162,22 +174,24 @@ class AldmNetwork(nn.Module):
         steps = self._steps(sampling) if self.unet is not None else 0
         samples = sampling.samples if self.unet is not None else 1
         total = len(self.encoder) + samples * (steps + len(self.decoder))
-        run, done = self._run(images, direction, sampling), 0
+        run, done = self._run(images, direction, sampling, tiled), 0
         while True:
             try:
                 next(run)
             except StopIteration as end:
                 values, deviation = end.value
-                return VolumePrediction(values[0, 0], None if deviation is None else deviation[0, 0])
+                return VolumePrediction(
+                    values[0, 0], None if deviation is None else deviation[0, 0], self._facts(sampling)
+                )
             done += 1
             yield done, total
 
-    def reconstruct(self, images: Tensor, tile: int | None = None) -> Tensor:
+    def reconstruct(self, images: Tensor, tiled: bool = False) -> Tensor:
         """Return images [B, 1, D, H, W] through the autoencoder and back: the ceiling of what the model can reach."""
         check_images(images, 1, self.config.factor, dimensions=3)
-        tile = self._tile(tile)
-        latents = self.regulariser(self._end(self.encoder.stepwise(images, tile))).latents
-        return self._end(self.decoder.stepwise(latents, tile)).float().clamp(-1, 1)
+        tile = self._tile(tiled)
+        latents = self.regulariser(_end(self.encoder.stepwise(images, tile))).latents
+        return _end(self.decoder.stepwise(latents, tile)).float().clamp(-1, 1)
 
     def spade_only(self, images: Tensor, direction: int = 0) -> Tensor:
         """Return the target [B, 1, D, H, W] that MS-SPADE alone makes, without diffusion."""
@@ -187,16 +201,16 @@ class AldmNetwork(nn.Module):
         return self.decoder(latents if like is None else like).float().clamp(-1, 1)
 
     def _run(
-        self, images: Tensor, direction: int, sampling: Sampling
+        self, images: Tensor, direction: int, sampling: Sampling, tiled: bool = False
     ) -> Generator[None, None, tuple[Tensor, Tensor | None]]:
-        target, tile = self._target(direction), self._tile(sampling.tile)
+        target, tile = self._target(direction), self._tile(tiled)
         source = self.regulariser((yield from self.encoder.stepwise(images, tile))).latents
         like = self.like(source, target)
         if self.unet is None and like is not None:
             return self._finite((yield from self.decoder.stepwise(like, tile))), None
         known = Conditions(self.scaled(source), None if like is None else self.scaled(like))
         mean = squares = torch.zeros((), device=images.device)
-        for n, seed in enumerate(sampling.seeds, 1):
+        for n, seed in enumerate(self._seeds(sampling), 1):
             latents = yield from self._drawn(known, target, sampling, seed)
             made = self._finite((yield from self.decoder.stepwise(self.unscaled(latents), tile)))
             change = made - mean
@@ -222,18 +236,32 @@ class AldmNetwork(nn.Module):
             """Predict for a batch that is all at one level."""
             return self.predicted(images, torch.full((len(images),), level, device=images.device), known, target)
 
-        sampler: Sampler = config.sampler if sampling.sampler == "default" else sampling.sampler
-        eta = config.eta if sampling.eta is None else sampling.eta
-        return (yield from denoise(self.schedule, network, noisy, path, sampler, eta, generator))
+        return (yield from denoise(self.schedule, network, noisy, path, *self._sampler(sampling), generator))
 
     def _steps(self, sampling: Sampling) -> int:
         config = self.config
         levels = config.levels if config.concat_condition else max(1, round(config.start * config.levels))
         return min(config.steps if sampling.steps is None else sampling.steps, levels)
 
-    def _tile(self, tile: int | None) -> int:
-        wanted = self.config.tile if tile is None else tile
-        return 0 if torch.is_grad_enabled() else wanted  # slabs are written in place
+    def _tile(self, tiled: bool) -> int:
+        return self.config.tile if tiled and not torch.is_grad_enabled() else 0  # slabs are written in place
+
+    @staticmethod
+    def _seeds(sampling: Sampling) -> list[int]:
+        return [sampling.seed + n for n in range(sampling.samples)]
+
+    def _sampler(self, sampling: Sampling) -> tuple[Sampler, float]:
+        """Return sampler and eta that are used."""
+        sampler: Sampler = self.config.sampler if sampling.sampler == "default" else sampling.sampler
+        return sampler, (self.config.eta if sampling.eta is None else sampling.eta) if sampler == "ddim" else 0.0
+
+    def _facts(self, sampling: Sampling) -> dict[str, Any]:
+        """Return what the run record says of a result."""
+        if self.unet is None:
+            return {"sampler": "none"}
+        sampler, eta = self._sampler(sampling)
+        facts = {"sampler": sampler, "steps": self._steps(sampling), "samples": sampling.samples}
+        return facts | ({"eta": eta} if sampler == "ddim" else {}) | {"seeds": self._seeds(sampling)}
 
     def _target(self, direction: int) -> int:
         pairs = self.config.pairs
@@ -258,14 +286,6 @@ class AldmNetwork(nn.Module):
                 fix="check the source for values that are not finite, or use another precision",
             )
         return made.float().clamp(-1, 1)
-
-    @staticmethod
-    def _end(run: Generator[None, None, Any]) -> Any:
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                return end.value
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -321,14 +341,14 @@ class AldmTowards(nn.Module):
         return self.network(images, roi, self.direction)
 
     def translate(
-        self, images: Tensor, sampling: Sampling | None = None
+        self, images: Tensor, sampling: Sampling | None = None, tiled: bool = False
     ) -> Generator[tuple[int, int], None, VolumePrediction]:
         """Synthesise step by step; see ``AldmNetwork.translate``."""
-        return self.network.translate(images, sampling, self.direction)
+        return self.network.translate(images, sampling, tiled, self.direction)
 
-    def reconstruct(self, images: Tensor, tile: int | None = None) -> Tensor:
+    def reconstruct(self, images: Tensor, tiled: bool = False) -> Tensor:
         """See ``AldmNetwork.reconstruct``."""
-        return self.network.reconstruct(images, tile)
+        return self.network.reconstruct(images, tiled)
 
     def spade_only(self, images: Tensor) -> Tensor:
         """See ``AldmNetwork.spade_only``."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.attention import GroupNorm32, SpatialAttention
 from MedXlateCore.models.blocks.slabs import by_slabs, longest_axis, normed_convolution, slabs_of
+from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
 __all__ = ["Decoder", "Encoder", "VolumeBlock", "norm32", "patched", "unpatched"]
 
@@ -55,7 +56,7 @@ class VolumeBlock(nn.Module):
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm32(channels), norm32(out)
-        self.conv1, self.conv2 = nn.Conv3d(channels, out, 3, padding=1), nn.Conv3d(out, out, 3, padding=1)
+        self.conv1, self.conv2 = VolumeConv(channels, out), VolumeConv(out, out)
         self.shortcut = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
@@ -94,7 +95,7 @@ class Doubling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv = VolumeConv(channels, channels)
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
         """Double [B, C, D, H, W]."""
@@ -133,7 +134,7 @@ class Last(nn.Module):
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.norm, self.conv = norm32(channels), nn.Conv3d(channels, out, 3, padding=1)
+        self.norm, self.conv = norm32(channels), VolumeConv(channels, out)
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
         """Apply them."""
@@ -189,7 +190,7 @@ class Encoder(Layers):
     """
 
     def __init__(self, widths: Sequence[int], out: int, blocks: int, middle: Middle, patch: int = 1) -> None:
-        layers: list[nn.Module] = [Plain(nn.Conv3d(patch**3, widths[0], 3, padding=1))]
+        layers: list[nn.Module] = [Plain(VolumeConv(patch**3, widths[0]))]
         now = widths[0]
         for level, width in enumerate(widths):
             for _ in range(blocks):
@@ -215,7 +216,7 @@ class Decoder(Layers):
     def __init__(self, widths: Sequence[int], channels: int, blocks: int, middle: Middle, patch: int = 1) -> None:
         now = widths[-1]
         layers: list[nn.Module] = [Plain(nn.Conv3d(channels, channels, 1))]
-        layers += [Plain(nn.Conv3d(channels, now, 3, padding=1)), *_middle(middle, now)]
+        layers += [Plain(VolumeConv(channels, now)), *_middle(middle, now)]
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(blocks):
                 layers.append(VolumeBlock(now, width))

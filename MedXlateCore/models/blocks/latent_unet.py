@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.autoencoder import norm32, patched, unpatched
 from MedXlateCore.models.blocks.diffusion import time_embedding
+from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
 __all__ = ["Conditioning", "LatentUnet", "TokenAttention"]
 
@@ -42,8 +43,8 @@ class TimedBlock(nn.Module):
     def __init__(self, channels: int, out: int, embedding: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList((norm32(channels), norm32(out)))
-        second = _faint(nn.Conv3d(out, out, 3, padding=1))
-        self.convs = nn.ModuleList((nn.Conv3d(channels, out, 3, padding=1), second))
+        second = _faint(VolumeConv(out, out))
+        self.convs = nn.ModuleList((VolumeConv(channels, out), second))
         self.embedded = nn.Linear(embedding, out)
         self.shortcut = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
 
@@ -147,7 +148,7 @@ class LatentUnet(nn.Module):
         self.width, self.classes, self.patch = now, classes, patch
         self.time = nn.Sequential(nn.Linear(now, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.kinds = nn.Embedding(classes, embedding) if not token else None
-        self.stem = nn.Conv3d(channels * patch**3, now, 3, padding=1)
+        self.stem = VolumeConv(channels * patch**3, now)
         self.downs, self.ups, self.attentions = nn.ModuleList(), nn.ModuleList(), nn.ModuleDict()
         kept = [now]
         for level, width in enumerate(widths):
@@ -168,8 +169,8 @@ class LatentUnet(nn.Module):
                     self.attentions[f"up{len(self.ups)}"] = Attentions(width, head, token)
                 now = width
             if level:
-                self.ups.append(nn.Conv3d(now, now, 3, padding=1))
-        self.norm, self.last = norm32(now), _faint(nn.Conv3d(now, out * patch**3, 3, padding=1))
+                self.ups.append(VolumeConv(now, now))
+        self.norm, self.last = norm32(now), _faint(VolumeConv(now, out * patch**3))
 
     def forward(self, x: Tensor, steps: Tensor, target: int) -> Tensor:
         """Predict.

@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.norms import InstanceNorm
+from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
 __all__ = ["MsSpade", "Spade", "SpadeBlock", "SwitchedSpade"]
 
 
 def _conv(channels: int, out: int, size: int = 3, bias: bool = True) -> nn.Conv3d:
+    if size == 3 and bias:
+        return VolumeConv(channels, out)
     return nn.Conv3d(channels, out, size, padding=size // 2, bias=bias)
 
 
