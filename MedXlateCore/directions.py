@@ -29,13 +29,8 @@ class Direction:
         return f"{','.join(self.sources)}->{self.target}"
 
 
-def parse_direction(text: str, where: str = "", reconstruction: bool = False) -> Direction:
+def parse_direction(text: str, where: str = "") -> Direction:
     """Read ``T1,T2->T1ce``; an arrow (→) and spaces are welcome, modalities have any usual spelling.
-
-    Args:
-        text: the direction.
-        where: what it stands in, for messages.
-        reconstruction: allow the target among the sources, as in ``T1->T1``.
 
     Raises:
         UsageError: ``MX-USE-050`` (not of this form, or a modality twice), ``MX-USE-010`` (no such modality).
@@ -46,8 +41,7 @@ def parse_direction(text: str, where: str = "", reconstruction: bool = False) ->
     if not arrow or not all(names):
         raise _refused(f"'{text}' is no direction", where)
     *sources, target = (Modality.parse(name).value for name in names)
-    repeated = len({*sources}) != len(sources) or target in sources
-    if repeated and not (reconstruction and len({*sources}) == len(sources)):
+    if len({*sources, target}) != len(names):
         raise _refused(f"'{text}' names a modality twice", where)
     return Direction(tuple(sources), target)
 

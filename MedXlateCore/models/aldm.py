@@ -122,7 +122,11 @@ class AldmRecipe(Recipe):
         shares = [getattr(recipe_config, f"{stage}_share") for stage in self._stages]
         self._ends = [sum(shares[: n + 1]) / sum(shares) for n in range(len(shares))]
 
-    def stage_at(self, progress: float) -> tuple[str, float]:
+    def stage_of(self, progress: float) -> str:
+        """Return the name of the stage at a point of the training, from 0 to 1."""
+        return self._place(progress)[0]
+
+    def _place(self, progress: float) -> tuple[str, float]:
         """Return the stage at a point of the training, and where in it that is, from 0 to 1."""
         begin = 0.0
         for stage, end in zip(self._stages, self._ends, strict=True):
@@ -133,7 +137,7 @@ class AldmRecipe(Recipe):
 
     def judged(self, progress: float) -> bool:
         """Say whether the network can translate: from the last stage on."""
-        return self.stage_at(progress)[0] == self._stages[-1]
+        return self.stage_of(progress) == self._stages[-1]
 
     def networks(self) -> dict[str, nn.Module]:
         """Return ``generator`` and, if there is an adversarial term, ``discriminator``."""
@@ -162,12 +166,12 @@ class AldmRecipe(Recipe):
         weights = self.recipe_config
         if weights.schedule == "constant":
             return 1.0
-        _, within = self.stage_at(progress)
+        _, within = self._place(progress)
         return weights.last_rate + (1 - weights.last_rate) * 0.5 * (1 + math.cos(math.pi * within))
 
     def step(self, batch: Batch, state: TrainingState) -> dict[str, float]:
         """Do a step of the stage that ``state.progress`` is in."""
-        stage, within = self.stage_at(state.progress)
+        stage, within = self._place(state.progress)
         self._network.requires_grad_(False)
         for parameter in self._parameters(stage):
             parameter.requires_grad_(True)
@@ -319,6 +323,7 @@ class Aldm(Method):
         "Magnetic Resonance Imaging Study. WACV 2024."
     )
     volumetric = True
+    draws_samples = True
 
     def build(self, config: Any) -> nn.Module:
         """Return a freshly initialised network."""

@@ -126,7 +126,7 @@ class AldmConfig:
         check_architecture(few, "directions", list(self.directions), f"1 to {MAX_DIRECTIONS}, each from one source")
 
     def _read_directions(self) -> list[tuple[tuple[str, ...], str]]:
-        known = [parse_direction(text, "directions", reconstruction=True) for text in self.directions]
+        known = [parse_direction(text, "directions") for text in self.directions]
         return [(direction.sources, direction.target) for direction in known]
 
     @property
