@@ -21,6 +21,7 @@ from MedXlateCore.files import atomic_write_text, read_bytes, remove_stale_tempo
 from MedXlateCore.io import read_record
 from MedXlateCore.io.bids import BidsSession, derivative_path, index_bids
 from MedXlateCore.models.card import ModelCard
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.paths import unwritable
 from MedXlateCore.prompts.roi import DEFAULT_LABELS
 from MedXlateCore.training.table import check_names, file_of_case, image_columns, modality_of_column, read_csv
@@ -87,7 +88,12 @@ def find_cases(
 
 
 def finished_record(
-    case: BatchCase, folder: Path, card: ModelCard, target: Modality, labels: Mapping[str, Any]
+    case: BatchCase,
+    folder: Path,
+    card: ModelCard,
+    target: Modality,
+    labels: Mapping[str, Any],
+    sampling: Sampling | None = None,
 ) -> dict[str, Any] | None:
     """Return the record of the case's result if that is there, whole, and made from these files by this model.
 
@@ -97,7 +103,9 @@ def finished_record(
         card: the model's card.
         target: what is to be made.
         labels: label values by region; empty for the usual ones.
+        sampling: how samples are to be drawn; None for the model's own way.
     """
+    asked = (sampling or Sampling()).to_dict()
     record = read_record(folder / case.output)
     if record is None or case.problem is not None:
         return None
@@ -110,6 +118,7 @@ def finished_record(
             and record["model"]["sha256"] == card.weights["sha256"]
             and [(item["role"], item["sha256"]) for item in record["inputs"]] == inputs
             and (None if found is None else (found["sha256"], found["labels"])) == prompt
+            and record["compute"].get("sampling", {"asked": asked})["asked"] == asked
         )
     except (KeyError, TypeError):  # a record of another version, or an edited one
         return None

@@ -31,6 +31,7 @@ COMMANDS = {
     "train": ("train", "train a model on a table of cases"),
     "experiment": ("experiment", "train and test several methods on one split, with one report"),
     "models": ("models", "list, show and verify model packages"),
+    "describe": ("describe", "say in words how an image was acquired, from its sidecar"),
     "prompts": ("prompts", "show which prompt components a model takes for which direction"),
     "import-weights": ("import_weights", "turn an author's published checkpoint into a model package"),
 }
@@ -109,8 +110,8 @@ def _parser(argv: list[str]) -> _Parser:
             name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        # `evaluate --json FILE` names the file of results, so the flag for errors is spelled out there
-        flags = ["--json-errors"] if name == "evaluate" else ["--json", "--json-errors"]
+        # `evaluate --json FILE` names the file of results and `describe --json` prints JSON: spelled out there
+        flags = ["--json-errors"] if name in {"evaluate", "describe"} else ["--json", "--json-errors"]
         note = "errors as one JSON object on stderr"
         subparser.add_argument(*flags, dest="json_errors", action="store_true", help=note)
         subparser.add_argument("--debug", action="store_true", help="show where a defect of medxlate happened")

@@ -25,12 +25,19 @@ class Direction:
     sources: tuple[str, ...]
     target: str
 
+    @property
+    def is_reconstruction(self) -> bool:
+        """True if the only source is the target itself."""
+        return self.sources == (self.target,)
+
     def __str__(self) -> str:
         return f"{','.join(self.sources)}->{self.target}"
 
 
 def parse_direction(text: str, where: str = "") -> Direction:
     """Read ``T1,T2->T1ce``; an arrow (→) and spaces are welcome, modalities have any usual spelling.
+
+    A modality may lead to itself alone, ``T1->T1``: a reconstruction, which shows what a model can at best.
 
     Raises:
         UsageError: ``MX-USE-050`` (not of this form, or a modality twice), ``MX-USE-010`` (no such modality).
@@ -41,9 +48,10 @@ def parse_direction(text: str, where: str = "") -> Direction:
     if not arrow or not all(names):
         raise _refused(f"'{text}' is no direction", where)
     *sources, target = (Modality.parse(name).value for name in names)
-    if len({*sources, target}) != len(names):
+    direction = Direction(tuple(sources), target)
+    if len({*sources, target}) != len(names) and not direction.is_reconstruction:
         raise _refused(f"'{text}' names a modality twice", where)
-    return Direction(tuple(sources), target)
+    return direction
 
 
 def modalities_of(directions: Iterable[Direction]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from MedXlateCore.inference.events import Event, Finished, Progress, Started, Translation
-from MedXlateCore.inference.inputs import chosen_target
+from MedXlateCore.inference.inputs import check_sampling, chosen_target
 from MedXlateCore.inference.result import output_scale
 from MedXlateCore.inference.session import TranslationSession
 from MedXlateCore.models.package import LoadedModel
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.volume import Modality, Volume
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Started",
     "Translation",
     "TranslationSession",
+    "check_sampling",
     "chosen_target",
     "output_scale",
     "translate",
@@ -39,19 +41,21 @@ def translate(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | str = "auto",
+    sampling: Sampling | None = None,
 ) -> Translation:
     """Translate source volumes into a missing one.
 
     Args:
         roi: label map of suspected lesions, on any grid; used as drawn. None for no prompt.
-        sources, model, target, reference, roi_labels, device, precision, batch_size: see :class:`TranslationSession`.
+        sources, model, target, reference, roi_labels, device, precision, batch_size, sampling: see
+            :class:`TranslationSession`.
 
     Raises:
         UsageError: ``MX-MOD-091`` (the model does not make this target), ``MX-USE-010`` (no such modality),
-            ``MX-USE-023`` (a batch size below 1).
+            ``MX-USE-023`` (a batch size below 1), ``MX-USE-206`` (the model draws no samples).
     """
     session = TranslationSession(
         sources, model, target=target, reference=reference, roi_labels=roi_labels, device=device, precision=precision,
-        batch_size=batch_size,
+        batch_size=batch_size, sampling=sampling,
     )  # fmt: skip
     return session.update(roi)

@@ -10,9 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedXlateCore.commands.options import add_device_options, add_label_option, add_model_options, parse_labels
+from MedXlateCore.commands.options import (
+    add_device_options,
+    add_label_option,
+    add_model_options,
+    add_sampling_options,
+    parse_labels,
+    parse_sampling,
+)
 from MedXlateCore.commands.translate import FileRequest, drive, translate_files
 from MedXlateCore.errors import InternalError, MedXlateError, ResourceError
+from MedXlateCore.models.sampling import Sampling
 
 if TYPE_CHECKING:
     from MedXlateCore.batch import BatchCase
@@ -41,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="translate at most N cases in this run")
     parser.add_argument("--overwrite", action="store_true", help="translate finished cases again")
     add_device_options(parser)
+    add_sampling_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,14 +67,15 @@ def run(options: argparse.Namespace) -> int:
     from MedXlateCore.files import folder_lock, write_json
     from MedXlateCore.io.bids import dataset_description
     from MedXlateCore.models.package import load_package
-    from MedXlateCore.pipeline import chosen_target
+    from MedXlateCore.pipeline import check_sampling, chosen_target
 
-    labels = parse_labels(options.roi_label, "--roi-label")
+    labels, sampling = parse_labels(options.roi_label, "--roi-label"), parse_sampling(options)
     choose_device(options.device, options.precision)
     model = load_package(options.model)
+    check_sampling(sampling, model)
     target = chosen_target(model.card, options.target)
     cases = find_cases(options.input, model.card, target, options.roi_column, options.split)
-    batch = _Batch(options, model, target, labels)
+    batch = _Batch(options, model, target, labels, sampling)
     with folder_lock(options.output):
         if options.input.is_dir():
             write_json(options.output / "dataset_description.json", dataset_description())
@@ -86,9 +96,14 @@ class _Batch:
     """The work on one case after the other, with one model."""
 
     def __init__(
-        self, options: argparse.Namespace, model: LoadedModel, target: Modality, labels: dict[str, list[int]]
+        self,
+        options: argparse.Namespace,
+        model: LoadedModel,
+        target: Modality,
+        labels: dict[str, list[int]],
+        sampling: Sampling | None,
     ) -> None:
-        self.options, self.model, self.target, self.labels = options, model, target, labels
+        self.options, self.model, self.target, self.labels, self.sampling = options, model, target, labels, sampling
         self.counts = {"done": 0, "skipped": 0, "failed": 0}
         self.exit_code = 0
 
@@ -130,7 +145,9 @@ class _Batch:
 
         if self.options.overwrite:
             return None
-        return finished_record(case, self.options.output, self.model.card, self.target, self.labels)
+        return finished_record(
+            case, self.options.output, self.model.card, self.target, self.labels, self.sampling or Sampling()
+        )
 
     def _translated(self, case: BatchCase) -> dict[str, Any]:
         from MedXlateCore.io import check_output
@@ -139,7 +156,7 @@ class _Batch:
             raise case.problem
         request = FileRequest(
             tuple(case.sources.items()), self.options.output / case.output, self.target.value, None, case.roi,
-            self.labels, self.options.device, self.options.precision,
+            self.labels, self.options.device, self.options.precision, sampling=self.sampling,
         )  # fmt: skip
         check_output(request.output, request.inputs)
         return translate_files(request, self.model, lambda translation: drive(translation, quiet=True))

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import argparse
 import re
+from typing import TYPE_CHECKING
 
 from MedXlateCore.errors import UsageError
 
-__all__ = ["add_device_options", "add_label_option", "add_model_options", "parse_labels", "split_named"]
+if TYPE_CHECKING:
+    from MedXlateCore.models.sampling import Sampling
 
+__all__ = [
+    "add_device_options",
+    "add_label_option",
+    "add_model_options",
+    "add_sampling_options",
+    "parse_labels",
+    "parse_sampling",
+    "split_named",
+]
+
+SAMPLES_FOR_UNCERTAINTY = 8  # where their number is not given
 _LABELS = re.compile(r"(?P<region>[^=]*[^=\s])\s*=(?P<values>\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*)*)")
 
 
@@ -22,6 +35,48 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Declare ``--device`` and ``--precision``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0 or mps (default: auto)")
     parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default: auto)")
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how a diffusion model draws samples; read by :func:`parse_sampling`."""
+    parser.add_argument("--samples", type=int, metavar="N", help="average N samples of a diffusion model (default: 1)")
+    parser.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or dpm_solver (default: the model's)")
+    parser.add_argument("--sampling-steps", type=int, metavar="N", help="denoising steps (default: the model's)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of a diffusion model's noise (default: 0)")
+
+
+def parse_sampling(options: argparse.Namespace, uncertainty: bool = False) -> Sampling | None:
+    """Return what the options of :func:`add_sampling_options` say; None if they say nothing.
+
+    Args:
+        options: the options.
+        uncertainty: True if the samples' standard deviation is wanted too.
+
+    Raises:
+        UsageError: ``MX-USE-205``, a value that cannot be.
+    """
+    given = {
+        name: value
+        for name, value in (
+            ("samples", options.samples), ("sampler", options.sampler), ("steps", options.sampling_steps),
+            ("seed", options.seed),
+        )
+        if value is not None
+    }  # fmt: skip
+    if not given and not uncertainty:
+        return None
+    from MedXlateCore.models.sampling import Sampling
+
+    sampling = Sampling(**{"samples": SAMPLES_FOR_UNCERTAINTY if uncertainty else 1, **given})
+    if uncertainty and sampling.samples < 2:
+        raise UsageError(
+            "MX-USE-205",
+            "an uncertainty map is asked for, of one sample",
+            expected="at least 2 samples",
+            where="--samples",
+            fix="leave --samples out, or draw more",
+        )
+    return sampling
 
 
 def add_label_option(parser: argparse.ArgumentParser, option: str, what: str) -> None:

@@ -11,6 +11,7 @@ from MedXlateCore.errors import UsageError
 
 if TYPE_CHECKING:
     from MedXlateCore.phantom.cohort import CaseDone
+    from MedXlateCore.phantom.scans import ScanPlan
     from MedXlateCore.volume import Modality
 
 __all__ = ["add_arguments", "parse_acquisitions", "run"]
@@ -27,6 +28,7 @@ _SETTINGS = {
     "noise": "noise",
     "bias": "bias_field",
 }
+_FIELD_STRENGTH_T = 3.0
 _TRUTH = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -49,24 +51,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lesion-free-fraction", type=float, default=0.15, metavar="F", help="heads without tumour (default: 0.15)"
     )
-    parser.add_argument("--field-strength", type=float, default=3.0, metavar="T", help="1.5 or 3 (default: 3)")
+    parser.add_argument(
+        "--field-strength", type=float, default=_FIELD_STRENGTH_T, metavar="T", help="1.5 or 3 (default: 3)"
+    )
     parser.add_argument(
         "--acquisition", action="append", default=[], metavar="MODALITY:KEY=VALUE,...",
         help="change MR settings, such as T1:sequence=spin_echo,tr=600,te=12 or T2:fatsat=yes; keys: "
         + ", ".join(_SETTINGS) + " (ms, degrees, T, mmol/kg)",
     )  # fmt: skip
     parser.add_argument("--vary-acquisition", action="store_true", help="vary settings, noise and shading by case")
+    _add_scan_arguments(parser)
     parser.add_argument("--brain-only", action="store_true", help="skull-stripped images")
     parser.add_argument("--mask", action="store_true", help="write a brain mask too, as column 'mask'")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="worker processes (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier cohort in the folder")
 
 
+def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scans", type=int, metavar="N",
+        help="N scans of each head with varied settings, told in scans.csv, in place of fixed modalities",
+    )  # fmt: skip
+    parser.add_argument("--with-ct", action="store_true", help="with --scans: CT too")
+    parser.add_argument(
+        "--hold-out", action="append", default=[], metavar="RULE",
+        help="with --scans: keep such scans for the test, such as T1+contrast+fat_suppressed+1.5T or T2+te=90..110",
+    )  # fmt: skip
+
+
 def run(options: argparse.Namespace) -> int:
     """Make the cohort and report each case on stderr.
 
     Raises:
-        UsageError: ``MX-USE-187`` (list or settings not readable), otherwise see ``MedXlateCore.phantom.cohort``.
+        UsageError: ``MX-USE-187`` (list or settings not readable), ``MX-USE-190`` (an option that has no meaning with
+            or without ``--scans``), otherwise see ``MedXlateCore.phantom.cohort``.
     """
     import sys
 
@@ -88,11 +106,37 @@ def run(options: argparse.Namespace) -> int:
         vary_acquisition=options.vary_acquisition,
         brain_only=options.brain_only,
         write_mask=options.mask,
+        scans=_scan_plan(options),
     )
     for event in write_cohort(plan, options.out, overwrite=options.overwrite, jobs=options.jobs):
         print(_progress(event), file=sys.stderr, flush=True)
-    print(options.out / "cases.csv")
+    print(options.out / plan.table_name)
     return 0
+
+
+def _scan_plan(options: argparse.Namespace) -> ScanPlan | None:
+    from MedXlateCore.phantom.hold_out import HoldOut
+    from MedXlateCore.phantom.scans import ScanPlan
+
+    with_scans = {"--with-ct": options.with_ct, "--hold-out": options.hold_out}
+    without = {
+        "--modalities": options.modalities,
+        "--acquisition": options.acquisition,
+        "--vary-acquisition": options.vary_acquisition,
+        "--field-strength": options.field_strength != _FIELD_STRENGTH_T,
+    }
+    idle = [name for name, given in (with_scans if options.scans is None else without).items() if given]
+    if idle:
+        raise UsageError(
+            "MX-USE-190",
+            f"{', '.join(idle)} has no meaning {'without' if options.scans is None else 'with'} --scans",
+            expected="fixed modalities, or --scans with varied settings",
+            where="command line",
+            fix="leave one of the two out",
+        )
+    if options.scans is None:
+        return None
+    return ScanPlan(options.scans, options.with_ct, tuple(HoldOut.parse(text) for text in options.hold_out))
 
 
 def parse_acquisitions(texts: list[str]) -> dict[Modality, dict[str, object]]:

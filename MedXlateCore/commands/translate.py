@@ -13,7 +13,9 @@ from MedXlateCore.commands.options import (
     add_device_options,
     add_label_option,
     add_model_options,
+    add_sampling_options,
     parse_labels,
+    parse_sampling,
     split_named,
 )
 from MedXlateCore.errors import UsageError, Warned
@@ -21,6 +23,7 @@ from MedXlateCore.volume import Modality
 
 if TYPE_CHECKING:
     from MedXlateCore.models.package import LoadedModel
+    from MedXlateCore.models.sampling import Sampling
     from MedXlateCore.pipeline import Translation
     from MedXlateCore.volume import Volume
 
@@ -44,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="slices at a time (default: auto, by the memory there is)",
     )
+    add_sampling_options(parser)
+    parser.add_argument(
+        "--uncertainty", type=Path, metavar="FILE",
+        help="also write the standard deviation of every voxel over the samples (at least 2)",
+    )  # fmt: skip
     parser.add_argument("--report", type=Path, metavar="FILE", help="also write the run record to this JSON file")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 
@@ -62,9 +70,11 @@ def run(options: argparse.Namespace) -> int:
     request = FileRequest(
         tuple(named), options.output, options.target, options.reference, options.roi,
         parse_labels(options.roi_label, "--roi-label"), options.device, options.precision, options.batch_size,
+        parse_sampling(options, uncertainty=options.uncertainty is not None), options.uncertainty,
     )  # fmt: skip
     check_output(options.output, request.inputs)
     _check_report(options.report, options.output, request.inputs)
+    _check_uncertainty(request, options.report)
     record = translate_files(
         request, load_package(options.model), lambda translation: drive(translation, quiet=options.quiet)
     )
@@ -86,6 +96,8 @@ class FileRequest:
         roi: label map of the region, or None.
         roi_labels: label values by region; empty for the usual ones.
         device, precision, batch_size: as in :func:`MedXlateCore.pipeline.translate`; digits count as a number.
+        sampling: how samples are drawn; None for the model's own way.
+        uncertainty: the file to write the samples' standard deviation to, or None.
     """
 
     sources: tuple[tuple[Modality, Path], ...]
@@ -97,6 +109,8 @@ class FileRequest:
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | str = "auto"
+    sampling: Sampling | None = None
+    uncertainty: Path | None = None
 
     @property
     def inputs(self) -> list[Path]:
@@ -130,12 +144,34 @@ def translate_files(
     translation = translate(
         sources, model, target=request.target, reference=request.reference, roi=roi, roi_labels=request.roi_labels,
         device=request.device, precision=request.precision,
-        batch_size=int(request.batch_size) if digits else request.batch_size,
+        batch_size=int(request.batch_size) if digits else request.batch_size, sampling=request.sampling,
     )  # fmt: skip
     result = advance(translation)
     record = translation.record.as_dict()
+    if request.uncertainty is not None and translation.uncertainty is not None:
+        write_volume(translation.uncertainty, request.uncertainty, {**record, "shows": "standard deviation"})
     write_volume(result, request.output, record)
     return record
+
+
+def _check_uncertainty(request: FileRequest, report: Path | None) -> None:
+    """Refuse an uncertainty map that cannot be written, or that would replace another file of this translation.
+
+    Raises:
+        UsageError: ``MX-FIL-014`` (an input), ``MX-USE-032`` (the output, its record or the report), ``MX-FIL-020``.
+        ResourceError: ``MX-FIL-010`` to ``MX-FIL-013``.
+    """
+    from MedXlateCore.io import check_output, sidecar_path
+    from MedXlateCore.paths import real_path
+
+    if request.uncertainty is None:
+        return
+    check_output(request.uncertainty, request.inputs)
+    written = {
+        real_path(path) for path in (request.output, sidecar_path(request.output), *([report] if report else []))
+    }
+    if written & {real_path(request.uncertainty), real_path(sidecar_path(request.uncertainty))}:
+        raise _would_replace("the uncertainty map", "--uncertainty", request.uncertainty)
 
 
 def _check_report(report: Path | None, output: Path, inputs: list[Path]) -> None:
@@ -145,7 +181,7 @@ def _check_report(report: Path | None, output: Path, inputs: list[Path]) -> None
         UsageError: ``MX-FIL-014`` (an input), ``MX-USE-032`` (the output or its record).
         ResourceError: ``MX-FIL-010`` to ``MX-FIL-013``.
     """
-    from MedXlateCore.files import check_writable, refuse_same_file, shown
+    from MedXlateCore.files import check_writable, refuse_same_file
     from MedXlateCore.io import sidecar_path
     from MedXlateCore.paths import real_path
 
@@ -153,14 +189,20 @@ def _check_report(report: Path | None, output: Path, inputs: list[Path]) -> None
         return
     refuse_same_file(report, inputs)
     if real_path(report) in {real_path(output), real_path(sidecar_path(output))}:
-        raise UsageError(
-            "MX-USE-032",
-            "the report would replace the output or the record beside it",
-            expected="a file of its own",
-            where=f"--report {shown(report)}",
-            fix="choose another name; the same record lies beside the output anyway",
-        )
+        raise _would_replace("the report", "--report", report)
     check_writable(report)
+
+
+def _would_replace(what: str, option: str, path: Path) -> UsageError:
+    from MedXlateCore.files import shown
+
+    return UsageError(
+        "MX-USE-032",
+        f"{what} would replace the output or the record beside it",
+        expected="a file of its own",
+        where=f"{option} {shown(path)}",
+        fix="choose another name; the same record lies beside the output anyway",
+    )
 
 
 def drive(translation: Translation, quiet: bool = False) -> Volume:

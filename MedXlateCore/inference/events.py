@@ -62,6 +62,7 @@ class Outcome:
     """What a translation has come to; filled by its steps, read through :class:`Translation`."""
 
     result: Volume | None = None
+    uncertainty: Volume | None = None
     record: RunRecord | None = None
     warnings: list[Warned] = field(default_factory=list)
 
@@ -140,6 +141,16 @@ class Translation(Iterator[Event]):
             UsageError: ``MX-RUN-001``, the translation has not finished.
         """
         return self._outcome.require_result()
+
+    @property
+    def uncertainty(self) -> Volume | None:
+        """Standard deviation of each voxel over the samples, on the result's grid, in its unit; None for one sample.
+
+        Raises:
+            UsageError: ``MX-RUN-001``, the translation has not finished.
+        """
+        self._outcome.require_result()
+        return self._outcome.uncertainty
 
     @property
     def record(self) -> RunRecord:

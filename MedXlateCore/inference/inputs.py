@@ -15,12 +15,21 @@ from MedXlateCore.errors import UsageError, Warned
 from MedXlateCore.inference.prepare import PreparedSources, prepare_roi, prepare_sources
 from MedXlateCore.models.card import ModelCard
 from MedXlateCore.models.package import LoadedModel
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.prompts.roi import DEFAULT_LABELS
 from MedXlateCore.provenance import describe_volume
 from MedXlateCore.transforms.spatial import GridSpec
 from MedXlateCore.volume import Modality, Volume
 
-__all__ = ["AcceptedSources", "Prompt", "accept_prompt", "accept_sources", "check_batch_size", "chosen_target"]
+__all__ = [
+    "AcceptedSources",
+    "Prompt",
+    "accept_prompt",
+    "accept_sources",
+    "check_batch_size",
+    "check_sampling",
+    "chosen_target",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +81,23 @@ def check_batch_size(batch_size: int | str) -> None:
         )
 
 
+def check_sampling(sampling: Sampling | None, model: LoadedModel) -> None:
+    """Check that a model draws samples where it is told how to.
+
+    Raises:
+        UsageError: ``MX-USE-206``, it does not.
+    """
+    if sampling is None or sampling.is_default or model.method.draws_samples:
+        return
+    raise UsageError(
+        "MX-USE-206",
+        f"model '{model.card.name}' ({model.card.method}) draws no samples",
+        expected="a diffusion model such as aldm for samples, steps, seeds or an uncertainty map",
+        where="sampling",
+        fix="leave these options out, or choose another model",
+    )
+
+
 def chosen_target(card: ModelCard, target: Modality | str | None) -> Modality:
     """Return the modality to make.
 
@@ -115,6 +141,8 @@ def accept_sources(
     direction = choose_direction(directions, target.value, {volume.modality.value for volume in sources})
     required = [Modality.parse(name) for name in directions[direction].sources]
     warnings = [note for volume in sources for note in volume.notes]
+    if directions[direction].is_reconstruction:
+        warnings.append(_reconstruction(target))
     sound = []
     for volume in sources:
         repaired, found = checked(volume)
@@ -136,6 +164,14 @@ def accept_sources(
     prepared = prepare_sources(used, sound[0].geometry, GridSpec.from_dict(card.grid), card.normalisers)
     described = tuple(describe_volume(volume) for volume in used)
     return AcceptedSources(prepared, described, (*warnings, *prepared.warnings), direction)
+
+
+def _reconstruction(target: Modality) -> Warned:
+    return Warned(
+        "MX-MOD-098",
+        f"the source is a {target.value} image already, so the result is a reconstruction of it",
+        fix="choose another target, unless it is the reconstruction that you want to see",
+    )
 
 
 def accept_prompt(

@@ -1,5 +1,7 @@
 """Prediction that lives with the memory there is: smaller batches, then bf16 where the model allows it, then the CPU.
 
+A network that sees whole volumes has no batches to make smaller; where it can, it works part by part first.
+
 Every step down is a recorded warning, and after it all slices are computed again, so that a result always equals, bit
 for bit, that of a run with the settings it names.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,9 @@ from MedXlateCore.inference.events import Outcome, Progress
 from MedXlateCore.inference.memory import estimate_model_memory
 from MedXlateCore.inference.prepare import PreparedSources
 from MedXlateCore.inference.slices import predict_slices
+from MedXlateCore.inference.volumes import PredictedVolume, predict_volume
 from MedXlateCore.models.package import LoadedModel
+from MedXlateCore.models.sampling import Sampling
 
 __all__ = ["Ladder", "Predicted", "Rung", "Settings"]
 
@@ -45,7 +49,7 @@ class Rung:
         return Warned(
             "MX-RES-025",
             f"memory did not suffice for {self.before}: {self.reason}",
-            fix=f"all slices are computed with {self.after}",
+            fix=f"everything is computed again with {self.after}",
         )
 
 
@@ -55,27 +59,35 @@ class Settings:
 
     Attributes:
         device: where, and in which precision.
-        batch_size: slices a pass.
+        batch_size: slices a pass; 1 for a whole volume.
         rungs: the steps down that led here.
+        tiled: a whole volume is computed part by part.
     """
 
     device: Device
     batch_size: int
     rungs: tuple[Rung, ...] = ()
+    tiled: bool = False
 
     def __str__(self) -> str:
-        return f"{self.device.torch_device} in {self.device.precision}, batch size {self.batch_size}"
+        part = "part by part" if self.tiled else f"batch size {self.batch_size}"
+        return f"{self.device.torch_device} in {self.device.precision}, {part}"
 
-    def lower(self, reason: str, *, bf16_allowed: bool, weights_fit: bool = True) -> Settings | None:
+    def lower(
+        self, reason: str, *, bf16_allowed: bool, weights_fit: bool = True, can_tile: bool = False
+    ) -> Settings | None:
         """Return the next settings down, or None where nothing is left.
 
         Args:
             reason: why the step is taken.
             bf16_allowed: the model's card allows bf16.
             weights_fit: False if the device has no room for the weights, so that only the CPU is left.
+            can_tile: the network can compute a volume part by part.
         """
         device = self.device
-        if weights_fit and self.batch_size > 1:
+        if weights_fit and can_tile and not self.tiled:
+            changed = replace(self, tiled=True)
+        elif weights_fit and self.batch_size > 1:
             changed = replace(self, batch_size=self.batch_size // 2)
         elif device.is_cpu:
             return None
@@ -93,6 +105,7 @@ class Settings:
             "device_name": self.device.name,
             "precision": self.device.precision,
             "batch_size": self.batch_size,
+            **({"tiled": True} if self.tiled else {}),
             "ladder": [asdict(rung) for rung in self.rungs],
         }
 
@@ -106,12 +119,16 @@ class Predicted:
         prompt: [K, H, W], or None.
         settings: the settings in force at the end.
         recomputed: how many slices went through the network in the end.
+        deviation: [K, H, W], standard deviation of several samples on the same scale; None where one was drawn.
+        facts: how samples were drawn; empty for networks that draw none.
     """
 
     stack: Float32Array
     prompt: Float32Array | None
     settings: Settings
     recomputed: int
+    deviation: Float32Array | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Ladder:
@@ -121,10 +138,16 @@ class Ladder:
         model: the model; its network is moved to the device in use.
         prepared: its inputs.
         direction: position of the direction of translation among those of the model's card.
+        sampling: how samples are drawn; None for the model's own way.
     """
 
-    def __init__(self, model: LoadedModel, prepared: PreparedSources, direction: int = 0) -> None:
+    def __init__(
+        self, model: LoadedModel, prepared: PreparedSources, direction: int = 0, sampling: Sampling | None = None
+    ) -> None:
         self._model = model
+        self._sampling = sampling
+        self._whole = model.method.volumetric
+        self._can_tile = bool(getattr(model.network, "can_tile", False))
         self._direction = direction
         self._prepared = prepared
         self._occupied = prepared.occupied_slices
@@ -134,6 +157,8 @@ class Ladder:
 
         On GPUs it is the largest power of two, at most 32, whose estimate fits into half of the free memory.
         """
+        if self._whole:
+            return Settings(device, 1)
         if batch_size != "auto":
             return Settings(device, int(batch_size))
         settings = Settings(device, 1)
@@ -148,10 +173,12 @@ class Ladder:
 
     def needed_memory(self, settings: Settings) -> int | None:
         """Return the bytes estimated to be needed on the device; None if unknown."""
-        height, width = self._prepared.images.shape[2:]
+        if settings.tiled:
+            return None  # what is left of it depends on the parts
+        depth, height, width = self._prepared.images.shape[1:]
         device = settings.device
         need = estimate_model_memory(
-            self._model, height, width, settings.batch_size, device.precision, device.torch_device.type
+            self._model, height, width, settings.batch_size, device.precision, device.torch_device.type, depth
         )
         return None if need is None else need + (self._volumes() if device.is_cpu else 0)
 
@@ -166,7 +193,7 @@ class Ladder:
             if need is None or have is None or need <= have:
                 return settings
             reason = f"about {_text(need)} are needed, {_text(have)} are free"
-            lower = settings.lower(reason, bf16_allowed=self._model.card.bf16_allowed)
+            lower = settings.lower(reason, bf16_allowed=self._model.card.bf16_allowed, can_tile=self._can_tile)
             if lower is None:
                 raise ResourceError(
                     "MX-RES-002",
@@ -186,6 +213,8 @@ class Ladder:
             return []
         before, after = (np.float32(0) if p is None else p for p in (last.prompt, prompt))
         differs = (before != after).any(axis=(1, 2))
+        if self._whole:
+            return self._occupied if differs.any() else []
         return [k for k in self._occupied if differs[k]]
 
     def predict(
@@ -210,15 +239,21 @@ class Ladder:
                 if slices:
                     network = self._model.towards(self._direction).to(settings.device.torch_device)
                     weights_fit = True
+                    if self._whole:
+                        return (yield from self._attempt_volume(network, prompt, settings))
                     stack = yield from self._attempt(network, prompt, settings, last, slices)
+                elif last is not None:
+                    return replace(last, prompt=prompt, recomputed=0)
                 else:
-                    stack = last.stack if last is not None else self._background()
+                    stack = self._background()
                 return Predicted(stack, prompt, settings, len(slices))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 allowed = self._model.card.bf16_allowed
-                lower = settings.lower(first_line(error), bf16_allowed=allowed, weights_fit=weights_fit)
+                lower = settings.lower(
+                    first_line(error), bf16_allowed=allowed, weights_fit=weights_fit, can_tile=self._can_tile
+                )
                 if lower is None:
                     raise
             # here the exception, and with it what its frames held in memory, is gone
@@ -246,6 +281,29 @@ class Ladder:
                 done += len(batch.indices)
                 yield Progress(done, len(slices))
         return stack
+
+    def _attempt_volume(
+        self, network: nn.Module, prompt: Float32Array | None, settings: Settings
+    ) -> Generator[Progress, None, Predicted]:
+        """Predict the whole volume; what lies above and below all that is seen stays background."""
+        steps = predict_volume(
+            network, self._prepared.images, prompt, device=settings.device.torch_device,
+            precision=settings.device.precision, sampling=self._sampling, tiled=settings.tiled,
+        )  # fmt: skip
+        with closing(steps):
+            while True:
+                try:
+                    done, total = next(steps)
+                except StopIteration as end:
+                    volume: PredictedVolume = end.value
+                    break
+                yield Progress(done, total)
+        stack, deviation = self._background(), None
+        stack[self._occupied] = volume.values[self._occupied]
+        if volume.deviation is not None:
+            deviation = np.zeros_like(stack)
+            deviation[self._occupied] = volume.deviation[self._occupied]
+        return Predicted(stack, prompt, settings, len(self._occupied), deviation, volume.facts)
 
     def _background(self) -> Float32Array:
         return np.full(self._prepared.foreground.shape, -1.0, dtype=np.float32)

@@ -31,6 +31,7 @@ def estimate_memory(
     batch_size: int = 1,
     precision: str = "fp32",
     device_type: str = "cpu",
+    depth: int | None = None,
 ) -> int:
     """Return the bytes that a forward pass without gradients needs at its peak, weights included.
 
@@ -41,14 +42,17 @@ def estimate_memory(
     figure is an upper bound: activations as in fp32, and the weights' bf16 copies.
 
     Args:
-        network: forward(images [B, C, H, W], roi [B, 1, H, W]); neither changed nor run itself.
+        network: forward(images [B, C, H, W], roi [B, 1, H, W]), or of volumes; neither changed nor run itself. Of one
+            that computes in steps its ``rehearse(images)`` is followed, which does each kind of step once.
         channels: C, sources times slices of context.
         height: H, pixels.
         width: W, pixels.
         batch_size: B.
         precision: ``fp32`` or ``bf16``.
         device_type: ``cpu``, where some blocks work in bands of rows, or another.
+        depth: K, slices of the volumes that a volumetric network sees.
     """
+    size = (height, width) if depth is None else (depth, height, width)
     shadow = _on_meta(network)
     tensors = [*shadow.parameters(), *shadow.buffers()]
     follower = _LiveStorages()
@@ -57,8 +61,12 @@ def estimate_memory(
     weights = follower.live
     bands = bands_also_on("meta") if device_type == "cpu" else nullcontext()
     with torch.no_grad(), bands, _FusedAttention(), follower:
-        images = torch.empty((batch_size, channels, height, width), device="meta")
-        shadow(images, torch.empty((batch_size, 1, height, width), device="meta"))
+        images = torch.empty((batch_size, channels, *size), device="meta")
+        rehearse: Callable[[Tensor], object] | None = getattr(shadow, "rehearse", None)
+        if rehearse is not None:
+            rehearse(images)
+        else:
+            shadow(images, torch.empty((batch_size, 1, *size), device="meta"))
     return follower.peak + (weights // 2 if precision == "bf16" else 0)
 
 
@@ -69,19 +77,21 @@ def estimate_model_memory(
     batch_size: int = 1,
     precision: str = "fp32",
     device_type: str = "cpu",
+    depth: int | None = None,
 ) -> int | None:
     """Return :func:`estimate_memory` for a model, from its method and configuration; computed once a shape.
 
     None where a network does what the meta device cannot follow (no registered method does): the run then goes on
     without an estimate.
     """
-    key = (model.method.name, repr(model.config), height, width, batch_size, precision, device_type)
+    depth = depth if model.method.volumetric else None
+    key = (model.method.name, repr(model.config), depth, height, width, batch_size, precision, device_type)
     if key not in _known:
         try:
             with without_memory():
                 network = model.method.build(model.config).eval()
             channels = model.method.n_sources(model.config) * model.method.context_slices(model.config)
-            _known[key] = estimate_memory(network, channels, height, width, batch_size, precision, device_type)
+            _known[key] = estimate_memory(network, channels, height, width, batch_size, precision, device_type, depth)
         except (NotImplementedError, RuntimeError):
             _known[key] = None
     return _known[key]

@@ -11,7 +11,7 @@ from MedXlateCore.models.card import ModelCard, OutputScale
 from MedXlateCore.transforms.intensity import FittedNormaliser
 from MedXlateCore.volume import Modality, Source, Volume
 
-__all__ = ["check_output", "on_reference", "output_scale", "synthetic_volume"]
+__all__ = ["check_output", "on_reference", "output_scale", "synthetic_volume", "uncertainty_volume"]
 
 Float32Array = NDArray[np.float32]
 
@@ -57,6 +57,16 @@ def synthetic_volume(
 ) -> Volume:
     """Return predicted slices [K, H, W] as a volume on the reference's grid; background where nothing was predicted."""
     return on_reference(stack, prepared, scale, target, Source(name=f"SYNTHETIC {target.value} ({card.name})"))
+
+
+def uncertainty_volume(
+    deviation: Float32Array, prepared: PreparedSources, scale: FittedNormaliser, target: Modality, card: ModelCard
+) -> Volume:
+    """Return a standard deviation [K, H, W] of values in [-1, 1] on the reference's grid, in the result's unit."""
+    in_units = deviation * np.float32((scale.high - scale.low) / 2)
+    array = prepared.plan.to_reference(unstack(in_units), fill=0.0)
+    source = Source(name=f"SYNTHETIC {target.value} ({card.name}), standard deviation")
+    return Volume(array, prepared.plan.reference, Modality.OTHER, source, synthetic=True)
 
 
 def on_reference(

@@ -15,11 +15,13 @@ from MedXlateCore.inference.inputs import (
     accept_prompt,
     accept_sources,
     check_batch_size,
+    check_sampling,
     chosen_target,
 )
 from MedXlateCore.inference.ladder import Ladder, Predicted, Settings
-from MedXlateCore.inference.result import check_output, output_scale, synthetic_volume
+from MedXlateCore.inference.result import check_output, output_scale, synthetic_volume, uncertainty_volume
 from MedXlateCore.models.package import LoadedModel
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.provenance import RunRecord, warnings_as_dicts
 from MedXlateCore.transforms.intensity import FittedNormaliser
 from MedXlateCore.volume import Modality, Volume
@@ -44,10 +46,11 @@ class TranslationSession:
         device: see :func:`MedXlateCore.devices.choose_device`.
         precision: ``auto`` (bf16 on GPUs where the model's card allows it, else fp32), ``fp32`` or ``bf16``.
         batch_size: slices a pass, or ``auto``: 1 on the CPU; on GPUs what half of the free memory holds, at most 32.
+        sampling: how samples are drawn, for models that draw samples; None for the model's own way.
 
     Raises:
         UsageError: ``MX-MOD-091`` (the model does not make this target), ``MX-USE-010`` (no such modality),
-            ``MX-USE-023`` (a batch size below 1).
+            ``MX-USE-023`` (a batch size below 1), ``MX-USE-206`` (the model draws no samples).
     """
 
     def __init__(
@@ -61,14 +64,17 @@ class TranslationSession:
         device: str = "auto",
         precision: str = "auto",
         batch_size: int | str = "auto",
+        sampling: Sampling | None = None,
     ) -> None:
         check_batch_size(batch_size)
+        check_sampling(sampling, model)
         self._sources = tuple(sources)
         self._model = model
         self._target = chosen_target(model.card, target)
         self._reference = None if reference is None else Modality.parse(reference)
         self._roi_labels = dict(roi_labels or {})
         self._device, self._precision, self._batch_size = device, precision, batch_size
+        self._sampling = sampling
         self._base: _Base | None = None
         self._last: Predicted | None = None
         self._outcome = Outcome()
@@ -125,6 +131,8 @@ class TranslationSession:
         yield from outcome.warn(check_output(predicted.stack, prepared.occupied_slices))
         scale = output_scale(card, base.sources.direction, prepared.fitted[0])
         result = synthetic_volume(predicted.stack, prepared, scale, self._target, card)
+        if predicted.deviation is not None:
+            outcome.uncertainty = uncertainty_volume(predicted.deviation, prepared, scale, self._target, card)
         clock.lap("restore")
         outcome.record = self._record(base, prompt, predicted, scale, clock.seconds, outcome.warnings)
         outcome.result = result
@@ -141,7 +149,7 @@ class TranslationSession:
         yield from outcome.warn(device.warnings)
         sources = accept_sources(self._sources, self._model.card, self._target, self._reference)
         yield from outcome.warn(sources.warnings)
-        ladder = Ladder(self._model, sources.prepared, sources.direction)
+        ladder = Ladder(self._model, sources.prepared, sources.direction, self._sampling)
         settings = yield from ladder.fitting(ladder.first_settings(device, self._batch_size), outcome)
         self._base = _Base(sources, ladder, settings)
         return self._base
@@ -158,6 +166,8 @@ class TranslationSession:
         card, prepared = self._model.card, base.sources.prepared
         slices = len(prepared.occupied_slices)
         roles = [source["role"] for source in base.sources.described]
+        asked = (self._sampling or Sampling()).to_dict()
+        sampled = {"sampling": {**predicted.facts, "asked": asked}} if predicted.facts else {}
         return RunRecord(
             target=self._target.value,
             model={"name": card.name, "version": card.version, "method": card.method,
@@ -170,7 +180,8 @@ class TranslationSession:
                 "result": scale.to_dict(),
             },
             compute={
-                **predicted.settings.describe(), "slices": slices, "slices_on_grid": int(prepared.foreground.shape[0]),
+                **predicted.settings.describe(), **sampled,
+                "slices": slices, "slices_on_grid": int(prepared.foreground.shape[0]),
                 "slices_recomputed": predicted.recomputed, "slices_reused": slices - predicted.recomputed,
                 "estimated_memory_bytes": base.ladder.needed_memory(predicted.settings), "seconds": seconds,
             },

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["SliceBatch", "predict_slices", "with_neighbours"]
+__all__ = ["SliceBatch", "autocast", "predict_slices", "with_neighbours"]
 
 Float32Array = NDArray[np.float32]
 
@@ -102,12 +102,13 @@ def _gather(
 def _forward(
     network: nn.Module, inputs: tuple[Tensor, Tensor], device: torch.device | str, precision: str
 ) -> Float32Array:
-    with torch.inference_mode(), _autocast(device, precision):
+    with torch.inference_mode(), autocast(device, precision):
         output = network(*inputs)
     return output[:, 0].float().cpu().numpy()
 
 
-def _autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+    """Return the context of a pass in ``fp32`` or ``bf16``."""
     if precision == "bf16":
         return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
     return nullcontext()

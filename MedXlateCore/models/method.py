@@ -22,7 +22,7 @@ __all__ = ["Batch", "Method", "Recipe", "TrainingState", "check_choices"]
 
 @dataclass
 class Batch:
-    """Paired training slices.
+    """Paired training slices; or volumes, for a volumetric method: then each tensor has a depth K before H and W.
 
     Attributes:
         images: source channels [B, S, H, W] in [-1, 1], in the order of the model card's sources. Where the method
@@ -60,6 +60,7 @@ class TrainingState:
         backward: call instead of ``loss.backward()``.
         generator: random generator on the step's device, seeded from (seed, step): a resumed run draws the same.
         step: number of this optimiser step, from 0.
+        progress: how much of the training was done before this step, 0 to below 1.
     """
 
     networks: Mapping[str, nn.Module]
@@ -67,12 +68,25 @@ class TrainingState:
     backward: Callable[[Tensor], None]
     generator: torch.Generator
     step: int
+    progress: float = 0.0
 
 
 class Recipe(ABC):
-    """How a method is trained. ``networks()['generator']`` is what becomes a model package."""
+    """How a method is trained. ``networks()['generator']`` is what becomes a model package.
+
+    A recipe with several ``stages`` tells from the progress of a run which one a step belongs to, so that one run,
+    which can be stopped and resumed anywhere, goes through all of them.
+    """
 
     stages: ClassVar[tuple[str, ...]] = ("train",)
+
+    def stage_of(self, progress: float) -> str:
+        """Return the name of the stage that a run is in at ``progress``, 0 to 1."""
+        return self.stages[0]
+
+    def judged(self, progress: float) -> bool:
+        """Return False while the generator cannot make the target yet: until then nothing is validated or averaged."""
+        return True
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
@@ -103,6 +117,8 @@ class Method(ABC):
         citation: the paper.
         uses_regions: True if the network takes region prompts.
         unpaired: True if training sees source and target of different slices and patients.
+        volumetric: True if the network sees whole volumes: ``forward(images [B, S, K, H, W], roi [B, 1, K, H, W])``.
+        draws_samples: True if the network draws samples, see :mod:`MedXlateCore.models.sampling`.
 
     A method whose configuration has a field ``directions`` (texts such as ``T1->T2``) learns several directions of
     translation in one network; the field is filled from the training data's. Others learn one.
@@ -116,6 +132,8 @@ class Method(ABC):
     citation: ClassVar[str]
     uses_regions: ClassVar[bool] = False
     unpaired: ClassVar[bool] = False
+    volumetric: ClassVar[bool] = False
+    draws_samples: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, config: Any) -> nn.Module:
@@ -137,7 +155,7 @@ class Method(ABC):
 
     @abstractmethod
     def size_multiple(self, config: Any) -> int:
-        """Return the number that height and width must be a multiple of."""
+        """Return the number that height and width, and the depth of a volume, must be a multiple of."""
 
     def context_slices(self, config: Any) -> int:
         """Return how many neighbouring slices of each source the network sees, an odd number; 1 for the slice alone.

@@ -11,11 +11,12 @@ the steps (no ``with torch.no_grad()`` around a ``yield``): the caller sets grad
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from MedXlateCore.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Sampling", "VolumePrediction"]
 

@@ -4,10 +4,11 @@
 Anatomy is schematic; the images teach and test software, they are not for diagnosis or for judging clinical accuracy.
 """
 
-from MedXlateCore.phantom.cohort import CohortPlan, vary_acquisition, write_cohort
+from MedXlateCore.phantom.cohort import CohortPlan, write_cohort
 from MedXlateCore.phantom.head import MODALITIES, Subject, build_subject, phantom_geometry, render_subject
 from MedXlateCore.phantom.lesions import Lesion, LesionKind
-from MedXlateCore.phantom.physics import MRAcquisition, Sequence, acquisition_for
+from MedXlateCore.phantom.physics import MRAcquisition, Sequence, acquisition_for, vary_acquisition
+from MedXlateCore.phantom.scans import ScanPlan
 from MedXlateCore.phantom.tissues import Tissue
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Lesion",
     "LesionKind",
     "MRAcquisition",
+    "ScanPlan",
     "Sequence",
     "Subject",
     "Tissue",

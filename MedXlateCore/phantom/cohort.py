@@ -1,4 +1,7 @@
-"""A folder of phantom cases with its table: ``<case>/<case>_<modality>.nii.gz``, ``cases.csv``, ``phantom.json``."""
+"""A folder of phantom cases with its table: ``<case>/<case>_<modality>.nii.gz``, ``cases.csv``, ``phantom.json``.
+
+With scans of varied settings: ``<case>/<case>_scan<n>.nii.gz`` and ``scans.csv``, one row a scan.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,19 @@ from MedXlateCore.errors import InputError, ResourceError, UsageError
 from MedXlateCore.files import atomic_write_text, check_writable, read_json, write_json
 from MedXlateCore.io import write_volume
 from MedXlateCore.phantom.fields import generator
-from MedXlateCore.phantom.head import MODALITIES, build_subject, check_modalities, phantom_geometry, render_subject
-from MedXlateCore.phantom.physics import MRAcquisition, acquisition_for
+from MedXlateCore.phantom.head import (
+    MODALITIES,
+    Subject,
+    build_subject,
+    check_modalities,
+    phantom_geometry,
+    render_subject,
+)
+from MedXlateCore.phantom.physics import MRAcquisition, acquisition_for, vary_acquisition
+from MedXlateCore.phantom.scans import ScanPlan, render_scan, scan_table
 from MedXlateCore.volume import Modality, Volume
 
-__all__ = ["CaseDone", "CohortPlan", "vary_acquisition", "write_cohort"]
+__all__ = ["CaseDone", "CohortPlan", "write_cohort"]
 
 SPLITS = ("train", "val", "test")
 _MOST_CASES = 100_000
@@ -50,6 +61,7 @@ class CohortPlan:
         vary_acquisition: True to vary the settings from case to case.
         brain_only: True for skull-stripped images.
         write_mask: True to write a brain mask and its column too.
+        scans: scans with varied settings, in place of ``modalities``; their table is ``scans.csv``.
 
     Raises:
         UsageError: ``MX-USE-184`` (number of cases), ``MX-USE-185`` (splits), ``MX-USE-188`` (fraction), ``MX-USE-183``
@@ -69,6 +81,7 @@ class CohortPlan:
     vary_acquisition: bool = False
     brain_only: bool = False
     write_mask: bool = False
+    scans: ScanPlan | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.cases <= _MOST_CASES:
@@ -127,6 +140,16 @@ class CohortPlan:
         changes = {"field_strength_t": self.field_strength_t, **self.acquisitions.get(modality, {})}
         return acquisition_for(modality, **changes)  # type: ignore[arg-type]
 
+    @property
+    def images(self) -> int:
+        """Number of images of each case."""
+        return len(self.modalities) if self.scans is None else self.scans.scans
+
+    @property
+    def table_name(self) -> str:
+        """File name of the table."""
+        return "cases.csv" if self.scans is None else "scans.csv"
+
     def case_plans(self) -> list[CasePlan]:
         """Return the cases in order, training first; heads without a tumour are spread evenly."""
         names = [name for name, n in zip(SPLITS, self.split_counts(), strict=True) for _ in range(n)]
@@ -134,6 +157,7 @@ class CohortPlan:
         return [
             CasePlan(
                 name=f"phantom_s{self.seed}_{n + 1:04d}",
+                number=n,
                 split=split,
                 seed=self.seed * 1_000_000 + n,
                 lesion=math.floor((n + 1) * share + 1e-9) == math.floor(n * share + 1e-9),
@@ -144,9 +168,10 @@ class CohortPlan:
 
 @dataclass(frozen=True)
 class CasePlan:
-    """One case to make: its name, split, seed, and whether it has a tumour."""
+    """One case to make: its name, number (from 0), split, seed, and whether it has a tumour."""
 
     name: str
+    number: int
     split: str
     seed: int
     lesion: bool
@@ -160,22 +185,6 @@ class CaseDone:
     total: int
     case: CasePlan
     facts: Mapping[str, Any]
-
-
-def vary_acquisition(scan: MRAcquisition, rng: np.random.Generator) -> MRAcquisition:
-    """Return settings as another site might use them: times within about 15 percent (TI 2), other noise and shading."""
-    times = np.exp(rng.uniform(-0.15, 0.15, 3))
-    echo = min(scan.echo_time_ms * float(times[1]), 0.5 * scan.repetition_time_ms)
-    return replace(
-        scan,
-        repetition_time_ms=round(scan.repetition_time_ms * float(times[0]), 1),
-        echo_time_ms=round(echo, 2),
-        # TI follows TR in practice and is tuned to null CSF; it varies little.
-        inversion_time_ms=round(scan.inversion_time_ms * float(1 + 0.13 * np.log(times[2])), 1),
-        flip_angle_deg=round(min(90.0, scan.flip_angle_deg * float(times[2])), 1),
-        noise=round(scan.noise * float(np.exp(rng.uniform(-0.7, 0.8))), 4),
-        bias_field=round(min(1.0, scan.bias_field * float(rng.uniform(0.4, 1.8))), 3),
-    )
 
 
 def write_cohort(plan: CohortPlan, folder: Path, *, overwrite: bool = False, jobs: int = 1) -> Iterator[CaseDone]:
@@ -210,7 +219,8 @@ def write_cohort(plan: CohortPlan, folder: Path, *, overwrite: bool = False, job
             for case, result in results:
                 facts[case.name] = result
                 yield CaseDone(len(facts), len(cases), case, result)
-        atomic_write_text(folder / "cases.csv", _table(plan, cases))
+        table = _table(plan, cases) if plan.scans is None else _scan_table(plan, cases, facts)
+        atomic_write_text(folder / plan.table_name, table)
         write_json(folder / "phantom.json", _description(plan, cases, facts))
     except BaseException:
         for case in cases:
@@ -232,12 +242,13 @@ def _prepare_folder(plan: CohortPlan, folder: Path, overwrite: bool) -> None:
             fix="choose another folder, or add --overwrite to replace an earlier cohort",
         )
     voxels = math.prod(phantom_geometry(plan.shape, plan.spacing_mm).shape)
-    check_writable(folder / "cases.csv", needed_bytes=plan.cases * voxels * (3 * len(plan.modalities)))
+    check_writable(folder / plan.table_name, needed_bytes=plan.cases * voxels * (3 * plan.images))
     if not overwrite:
         return
     with suppress(InputError):  # no earlier phantom.json: nothing of ours to remove
         earlier = read_json(folder / "phantom.json")
-        (folder / "cases.csv").unlink(missing_ok=True)  # first: a table must not name cases that are gone
+        for table in ("cases.csv", "scans.csv"):
+            (folder / table).unlink(missing_ok=True)  # first: a table must not name cases that are gone
         for case in earlier.get("cases", []) if isinstance(earlier, dict) else []:
             name = str(case.get("case", "")) if isinstance(case, dict) else ""
             if name.startswith("phantom_s") and Path(name).name == name:
@@ -277,18 +288,12 @@ def _run(
 def _make_case(plan: CohortPlan, case: CasePlan, folder: Path) -> Mapping[str, Any]:
     """Build, render and write one case; return its facts."""
     subject = build_subject(case.seed, plan.shape, plan.spacing_mm, lesion=case.lesion)
-    scans = {m: plan.acquisition(m) for m in plan.modalities if m.is_mr}
-    if plan.vary_acquisition:
-        scans = {m: vary_acquisition(scan, generator(case.seed, "acquisition", m.value)) for m, scan in scans.items()}
     volumes: dict[str, Volume] = {"seg": subject.label_volume()}
     if plan.write_mask:
         mask = subject.skull_strip_mask.astype(np.uint8)
         volumes["mask"] = Volume(mask, subject.geometry, Modality.LABEL)
     for name, volume in volumes.items():
         write_volume(volume, _path(folder, case, name))
-    for modality in plan.modalities:  # one at a time: memory for one image, not for all
-        image = render_subject(subject, [modality], scans, brain_only=plan.brain_only)[modality]
-        write_volume(image, _path(folder, case, modality.value))
     values, counts = np.unique(subject.labels, return_counts=True)
     volume_ml = subject.geometry.voxel_volume_mm3 / 1000.0
     return {
@@ -298,8 +303,38 @@ def _make_case(plan: CohortPlan, case: CasePlan, folder: Path) -> Mapping[str, A
         "lesions": [lesion.to_dict() for lesion in subject.lesions],
         "label_ml": {str(v): round(float(n) * volume_ml, 3) for v, n in zip(values, counts, strict=True) if v},
         "hyperintensity_burden": round(subject.hyperintensity_burden, 4),
-        "acquisitions": {m.value: scan.to_dict() for m, scan in scans.items()},
+        **(
+            _make_modalities(plan, case, folder, subject)
+            if plan.scans is None
+            else {"scans": _make_scans(plan, plan.scans, case, folder, subject)}
+        ),
     }
+
+
+def _make_modalities(plan: CohortPlan, case: CasePlan, folder: Path, subject: Subject) -> dict[str, Any]:
+    """Render and write one image a modality; return the settings."""
+    scans = {m: plan.acquisition(m) for m in plan.modalities if m.is_mr}
+    if plan.vary_acquisition:
+        scans = {m: vary_acquisition(scan, generator(case.seed, "acquisition", m.value)) for m, scan in scans.items()}
+    for modality in plan.modalities:  # one at a time: memory for one image, not for all
+        image = render_subject(subject, [modality], scans, brain_only=plan.brain_only)[modality]
+        write_volume(image, _path(folder, case, modality.value))
+    return {"acquisitions": {m.value: scan.to_dict() for m, scan in scans.items()}}
+
+
+def _make_scans(
+    plan: CohortPlan, scans: ScanPlan, case: CasePlan, folder: Path, subject: Subject
+) -> list[dict[str, Any]]:
+    """Render and write a case's scans; return file, facts and settings of each."""
+    mask = subject.skull_strip_mask if plan.brain_only else None
+    made = []
+    for number, scan in enumerate(scans.draw(case.seed, case.split, case.number), start=1):
+        if plan.brain_only:
+            scan = replace(scan, facts=scan.facts.with_facts(preprocessing=("skull removed",)))
+        name = f"scan{number:02d}"
+        write_volume(render_scan(subject, scan, number, mask), _path(folder, case, name))
+        made.append({"image": _path(Path(), case, name).as_posix(), **scan.to_dict()})
+    return made
 
 
 def _path(folder: Path, case: CasePlan, name: str) -> Path:
@@ -318,6 +353,14 @@ def _table(plan: CohortPlan, cases: list[CasePlan]) -> str:
     return text.getvalue()
 
 
+def _scan_table(plan: CohortPlan, cases: list[CasePlan], facts: Mapping[str, Mapping[str, Any]]) -> str:
+    names = ["seg", *(["mask"] if plan.write_mask else [])]
+    return scan_table(
+        (case.name, case.split, {n: _path(Path(), case, n).as_posix() for n in names}, facts[case.name]["scans"])
+        for case in cases
+    )
+
+
 def _description(plan: CohortPlan, cases: list[CasePlan], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     geometry = phantom_geometry(plan.shape, plan.spacing_mm)
     return {
@@ -326,7 +369,7 @@ def _description(plan: CohortPlan, cases: list[CasePlan], facts: Mapping[str, Ma
         "seed": plan.seed,
         "shape": list(geometry.shape),
         "spacing_mm": [round(s, 6) for s in geometry.spacing_mm],
-        "modalities": [m.value for m in plan.modalities],
+        **_contents(plan),
         "splits": dict(zip(SPLITS, plan.split_counts(), strict=True)),
         "lesion_free_fraction": plan.lesion_free_fraction,
         "vary_acquisition": plan.vary_acquisition,
@@ -334,3 +377,10 @@ def _description(plan: CohortPlan, cases: list[CasePlan], facts: Mapping[str, Ma
         "labels": {"core": 1, "oedema": 2, "enhancing": 4},
         "cases": [facts[case.name] for case in cases],
     }
+
+
+def _contents(plan: CohortPlan) -> dict[str, Any]:
+    if plan.scans is None:
+        return {"modalities": [m.value for m in plan.modalities]}
+    rules = [rule.text for rule in plan.scans.hold_out]
+    return {"scans": plan.scans.scans, "kinds": list(plan.scans.kinds), "hold_out": rules}

@@ -85,6 +85,11 @@ class Subject:
     grain: Array
 
     @property
+    def grid(self) -> Grid:
+        """Positions of the voxels along each axis, RAS mm."""
+        return _grid(self.geometry)
+
+    @property
     def brain_mask(self) -> np.ndarray:
         """True in brain parenchyma, ventricles and lesions, bool ``[I, J, K]``."""
         return np.isin(self.tissues, np.array([t for t in Tissue if t.is_brain], np.uint8)) | (self.labels > 0)
@@ -269,7 +274,7 @@ def render_subject(
 
 def _render_one(subject: Subject, modality: Modality, scan: MRAcquisition | None) -> Volume:
     rng = generator(subject.seed, "scan", modality.value)
-    grid = _grid(subject.geometry)
+    grid = subject.grid
     head = (subject.layers, subject.properties, subject.grain)
     if modality is Modality.CT:
         array = render.ct(*head, rng)

@@ -17,11 +17,14 @@ import enum
 import math
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+
 from MedXlateCore.errors import UsageError
 from MedXlateCore.phantom.tissues import TissueProperties
 from MedXlateCore.volume import Modality
 
 __all__ = [
+    "FIELD_STRENGTHS_T",
     "MRAcquisition",
     "Sequence",
     "acquisition_for",
@@ -29,6 +32,8 @@ __all__ = [
     "signal",
     "spin_echo",
     "spoiled_gradient_echo",
+    "vary_acquisition",
+    "vary_quality",
 ]
 
 FIELD_STRENGTHS_T = (1.5, 3.0)
@@ -148,6 +153,30 @@ def acquisition_for(modality: Modality, field_strength_t: float = 3.0, **changes
     if field_strength_t == 1.5:
         base = replace(base, **_DEFAULTS_1_5_T.get(modality, {}))  # type: ignore[arg-type]
     return replace(base, field_strength_t=field_strength_t, **changes)  # type: ignore[arg-type]
+
+
+def vary_acquisition(scan: MRAcquisition, rng: np.random.Generator) -> MRAcquisition:
+    """Return settings as another site might use them: times within about 15 percent (TI 2), other noise and shading."""
+    times = np.exp(rng.uniform(-0.15, 0.15, 3))
+    echo = min(scan.echo_time_ms * float(times[1]), 0.5 * scan.repetition_time_ms)
+    varied = replace(
+        scan,
+        repetition_time_ms=round(scan.repetition_time_ms * float(times[0]), 1),
+        echo_time_ms=round(echo, 2),
+        # TI follows TR in practice and is tuned to null CSF; it varies little.
+        inversion_time_ms=round(scan.inversion_time_ms * float(1 + 0.13 * np.log(times[2])), 1),
+        flip_angle_deg=round(min(90.0, scan.flip_angle_deg * float(times[2])), 1),
+    )
+    return vary_quality(varied, rng)
+
+
+def vary_quality(scan: MRAcquisition, rng: np.random.Generator) -> MRAcquisition:
+    """Return settings with the noise and shading of another coil: noise by 0.5 to 2.2, shading by 0.4 to 1.8."""
+    return replace(
+        scan,
+        noise=round(scan.noise * float(np.exp(rng.uniform(-0.7, 0.8))), 4),
+        bias_field=round(min(1.0, scan.bias_field * float(rng.uniform(0.4, 1.8))), 3),
+    )
 
 
 def spin_echo(proton_density: float, t1_ms: float, t2_ms: float, tr_ms: float, te_ms: float) -> float:

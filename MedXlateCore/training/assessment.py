@@ -76,6 +76,7 @@ class Assessment:
             encoding=getattr(architecture, "prompt_encoding", "two_region") if self._method.uses_regions else None,
             check=check,
             context=self._method.context_slices(architecture),
+            volumetric=self._method.volumetric,
         )
         drawn: Counter[int] = Counter()
         for case in self._cases:

@@ -25,6 +25,11 @@ class WeightAverage:
         self._decay = decay
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Take the followed weights as they are."""
+        self.network.load_state_dict(self._followed.state_dict())
+
+    @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the followed weights after ``step`` optimiser steps; whole numbers (counters) are copied."""
         decay = min(self._decay, (1 + step) / (10 + step))

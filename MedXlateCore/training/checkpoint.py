@@ -48,6 +48,7 @@ class Progress:
         sums: sums of the losses since the last row of the log.
         summed: number of steps they cover.
         rows: rows written to ``metrics.csv``.
+        averaged: steps that the moving average has taken in.
     """
 
     step: int = 0
@@ -57,6 +58,7 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
     summed: int = 0
     rows: int = 0
+    averaged: int = 0
 
     def copy(self) -> Progress:
         """Return a copy that does not change with this one."""
@@ -191,7 +193,8 @@ def _load(path: Path) -> Checkpoint:
         found = hashlib.sha256(content).hexdigest()
         if found != record["tensors"]["sha256"]:
             raise _unreadable(path, f"its tensors have the SHA-256 {found}")
-        progress = read_dataclass(Progress, record["progress"], str(path))
+        # written before methods had stages: the moving average took in every step
+        progress = read_dataclass(Progress, {"averaged": record["progress"]["step"], **record["progress"]}, str(path))
         tensors = safetensors.torch.load(content)
         rest = {key: record[key] for key in ("optimisers", "config", "identity", "data")}
     except (KeyError, TypeError, SafetensorError) as error:

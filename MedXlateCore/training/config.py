@@ -288,7 +288,8 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str = "configuration"
     method.check_directions(architecture, config.directions)
     multiple = method.size_multiple(architecture)
     i, j, k = config.grid.size_multiple
-    grid = replace(config.grid, size_multiple=(math.lcm(i, multiple), math.lcm(j, multiple), k))
+    depth = math.lcm(k, multiple) if method.volumetric else k
+    grid = replace(config.grid, size_multiple=(math.lcm(i, multiple), math.lcm(j, multiple), depth))
     model = replace(config.model, config=to_mapping(architecture))  # spelled out: a preset may change
     recipe = to_mapping(config.recipe_config())
     return replace(config, model=model, recipe=recipe, grid=grid, package=_named(config))

@@ -12,6 +12,7 @@ translation never pad: there each case is a stack of its own.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,7 +34,16 @@ from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.table import CaseRow, check_leakage, read_table
 from MedXlateCore.volume import Modality
 
-__all__ = ["SliceData", "TrainingData", "fit_to_size", "mean_image", "output_scale", "prepare_data", "stream_positions"]
+__all__ = [
+    "Examples",
+    "SliceData",
+    "TrainingData",
+    "fit_to_size",
+    "mean_image",
+    "output_scale",
+    "prepare_data",
+    "stream_positions",
+]
 
 Float32Array = NDArray[np.float32]
 _MEAN_IMAGE_SLICES = 512
@@ -117,7 +127,70 @@ def used_slices(case: PreparedCase, window: tuple[int, int] | None) -> list[int]
     return [k for k in case.slices if first <= k < stop]
 
 
-class SliceData:
+class Examples(ABC):
+    """Training examples by number, and the order in which training sees them: a function of the seed and the step.
+
+    Args:
+        directions: each example's direction of translation.
+        unpaired: give each source the target of another example, drawn from all of its direction.
+
+    Attributes:
+        size: of a batch's images, without batch and channels; smaller ones are padded around the middle.
+    """
+
+    size: tuple[int, ...]
+
+    def __init__(self, directions: Sequence[int], unpaired: bool) -> None:
+        self._unpaired, self._count = unpaired, len(directions)
+        by_direction: dict[int, list[int]] = {}
+        for number, direction in enumerate(directions):
+            by_direction.setdefault(direction, []).append(number)
+        self._by_direction = sorted(by_direction.items())
+
+    def __len__(self) -> int:
+        return self._count
+
+    @abstractmethod
+    def batch(
+        self, numbers: Sequence[int], mirrored: Sequence[bool] | None = None, targets: Sequence[int] | None = None
+    ) -> Batch:
+        """Read examples of one direction.
+
+        Args:
+            numbers: which examples.
+            mirrored: for each, whether it is mirrored left-right.
+            targets: examples whose targets are used instead of their own (unpaired training).
+
+        Returns:
+            A batch on the CPU, all images of the size ``self.size``.
+        """
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        """Positions of the directions that any example is there for."""
+        return tuple(direction for direction, _ in self._by_direction)
+
+    def numbers_of(self, direction: int) -> list[int]:
+        """Return the numbers of a direction's examples."""
+        return dict(self._by_direction)[direction]
+
+    def at_step(self, step: int, config: TrainingConfig, rank: int = 0, world_size: int = 1) -> Batch:
+        """Return the batch of an optimiser step for one of ``world_size`` processes; depends on nothing but these.
+
+        Directions take turns, in an order that is shuffled every round; all processes have the same one.
+        """
+        size, seed = config.training.batch_size, config.training.seed
+        turn = _epoch_order(len(self._by_direction), seed, step // len(self._by_direction))
+        own = self._by_direction[turn[step % len(self._by_direction)]][1]
+        start = (step // len(self._by_direction) * world_size + rank) * size
+        numbers = [own[n] for n in stream_positions(len(own), seed, start, size)]
+        draws = np.random.default_rng([seed, step, rank]).random(size)
+        mirrored = [bool(draw < 0.5) for draw in draws] if config.training.flip else None
+        others = np.random.default_rng([seed, step, rank, 1]).choice(own, size).tolist() if self._unpaired else None
+        return self.batch(numbers, mirrored, others)
+
+
+class SliceData(Examples):
     """The training slices of all cases, numbered in order of cases and positions.
 
     Args:
@@ -140,7 +213,7 @@ class SliceData:
         unpaired: bool = False,
     ) -> None:
         self.cases = tuple(cases)
-        self._context, self._unpaired = context, unpaired
+        self._context = context
         self._index = [(n, k) for n, case in enumerate(self.cases) for k in used_slices(case, window)]
         if not self._index:
             raise InputError(
@@ -151,36 +224,12 @@ class SliceData:
                 fix="check [data] slices and the volumes",
             )
         self.size = tuple(max(sizes) for sizes in zip(*(case.size for case in self.cases), strict=True))
-        by_direction: dict[int, list[int]] = {}
-        for number, (n, _) in enumerate(self._index):
-            by_direction.setdefault(self.cases[n].direction, []).append(number)
-        self._by_direction = sorted(by_direction.items())
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def directions(self) -> tuple[int, ...]:
-        """Positions of the directions that any slice is there for."""
-        return tuple(direction for direction, _ in self._by_direction)
-
-    def numbers_of(self, direction: int) -> list[int]:
-        """Return the numbers of a direction's slices."""
-        return dict(self._by_direction)[direction]
+        super().__init__([self.cases[n].direction for n, _ in self._index], unpaired)
 
     def batch(
         self, numbers: Sequence[int], mirrored: Sequence[bool] | None = None, targets: Sequence[int] | None = None
     ) -> Batch:
-        """Read slices of one direction.
-
-        Args:
-            numbers: which slices.
-            mirrored: for each, whether it is mirrored left-right.
-            targets: slices whose targets are used instead of their own (unpaired training).
-
-        Returns:
-            A batch on the CPU, all slices of the size ``self.size`` (height, width).
-        """
+        """Read slices [B, C, H, W] of one direction; see :meth:`Examples.batch`."""
         height, width = self.size
         n_channels = (self.cases[0].shape[1] - 1) * self._context + 1
         images = np.full((len(numbers), n_channels, height, width), -1.0, dtype=np.float32)
@@ -200,31 +249,16 @@ class SliceData:
         direction = self._case(numbers[0])[0].direction
         return Batch(whole[:, :-1], whole[:, -1:], marks[:, :2], marks[:, 2:], direction)
 
-    def at_step(self, step: int, config: TrainingConfig, rank: int = 0, world_size: int = 1) -> Batch:
-        """Return the batch of an optimiser step for one of ``world_size`` processes; depends on nothing but these.
-
-        Directions take turns, in an order that is shuffled every round; all processes have the same one.
-        """
-        size, seed = config.training.batch_size, config.training.seed
-        turn = _epoch_order(len(self._by_direction), seed, step // len(self._by_direction))
-        own = self._by_direction[turn[step % len(self._by_direction)]][1]
-        start = (step // len(self._by_direction) * world_size + rank) * size
-        numbers = [own[n] for n in stream_positions(len(own), seed, start, size)]
-        draws = np.random.default_rng([seed, step, rank]).random(size)
-        mirrored = [bool(draw < 0.5) for draw in draws] if config.training.flip else None
-        others = np.random.default_rng([seed, step, rank, 1]).choice(own, size).tolist() if self._unpaired else None
-        return self.batch(numbers, mirrored, others)
-
     def _case(self, number: int) -> tuple[PreparedCase, int]:
         """Return the case of a slice, and its position there."""
         n, k = self._index[number]
         return self.cases[n], k
 
 
-def centred(size: Sequence[int], within: Sequence[int]) -> tuple[slice, slice]:
-    """Return the rows and columns that a slice of ``size`` takes in the middle of a larger one."""
+def centred(size: Sequence[int], within: Sequence[int]) -> tuple[slice, ...]:
+    """Return where an image or volume of ``size`` lies in the middle of a larger one."""
     starts = [(outer - inner) // 2 for inner, outer in zip(size, within, strict=True)]
-    return slice(starts[0], starts[0] + size[0]), slice(starts[1], starts[1] + size[1])
+    return tuple(slice(start, start + inner) for start, inner in zip(starts, size, strict=True))
 
 
 def fit_to_size(image: Float32Array, size: Sequence[int]) -> Float32Array:

@@ -28,11 +28,12 @@ from MedXlateCore.training import checkpoint
 from MedXlateCore.training.assessment import Assessment
 from MedXlateCore.training.average import WeightAverage
 from MedXlateCore.training.config import TrainingConfig
-from MedXlateCore.training.data import SliceData, TrainingData
+from MedXlateCore.training.data import Examples, SliceData, TrainingData
 from MedXlateCore.training.interruption import Interrupted, Interruption
 from MedXlateCore.training.length import length_of
 from MedXlateCore.training.log import MetricsLog, ProgressLine
 from MedXlateCore.training.validation import diverged
+from MedXlateCore.training.volumes import VolumeData
 
 __all__ = ["Trainer", "step_seed"]
 
@@ -70,13 +71,16 @@ class Trainer:
         settings = config.training
         method, architecture = get_method(config.model.method), config.architecture()
         context = method.context_slices(architecture)
-        self.slices = SliceData(data.train, config.data.slices, context=context, unpaired=method.unpaired)
-        self.length = length_of(settings, len(self.slices), fabric.world_size)
-        epoch = max(1, math.ceil(len(self.slices) / (settings.batch_size * fabric.world_size)))
+        slices = SliceData(data.train, config.data.slices, context=context, unpaired=method.unpaired)
+        self.examples: Examples = slices
+        if method.volumetric:
+            self.examples = VolumeData(data.train, config.data.slices, unpaired=method.unpaired)
+        self.length = length_of(settings, len(self.examples), fabric.world_size)
+        epoch = max(1, math.ceil(len(self.examples) / (settings.batch_size * fabric.world_size)))
         # 0 for each quarter of the time
         self.validate_every = settings.validate_every or (epoch if self.length.steps is not None else 0)
         self.checkpoint_every = settings.checkpoint_every or self.validate_every
-        self.assessment = Assessment(config, folder, data, self.slices, self.length.steps)
+        self.assessment = Assessment(config, folder, data, slices, self.length.steps)
 
         torch.manual_seed(settings.seed)
         self.recipe = method.recipe(architecture, config.recipe_config())
@@ -123,7 +127,7 @@ class Trainer:
             upcoming = reader.submit(self._read, progress.step)
             try:
                 while True:
-                    if self.data.val and progress.validated != progress.step and self._due(self.validate_every):
+                    if self._to_be_validated() and self._due(self.validate_every):
                         self._validate()
                     if self.saved != progress and self._due(self.checkpoint_every):
                         self._save()
@@ -149,6 +153,13 @@ class Trainer:
             return False
         return self._is_over() or (step % every == 0 if every else self.at_quarter)
 
+    def _to_be_validated(self) -> bool:
+        """True where there are cases to validate, not validated after this step, and a generator to judge."""
+        progress = self.progress
+        if not self.data.val or progress.validated == progress.step:
+            return False
+        return self.recipe.judged(self.length.fraction(progress.step, self.seconds))
+
     def _is_over(self) -> bool:
         return self.length.is_over(self.progress.step, self.seconds)
 
@@ -166,7 +177,7 @@ class Trainer:
 
     def _read(self, step: int) -> Batch:
         """Read a step's batch; runs in a thread of its own, one step ahead."""
-        batch = self.slices.at_step(step, self.config, self.fabric.global_rank, self.fabric.world_size)
+        batch = self.examples.at_step(step, self.config, self.fabric.global_rank, self.fabric.world_size)
         if self.fabric.device.type == "cuda":
             batch = batch.mapped(lambda tensor: tensor.contiguous().pin_memory())
         return batch
@@ -177,8 +188,9 @@ class Trainer:
         seed = step_seed(settings.seed, progress.step, self.fabric.global_rank)
         torch.manual_seed(seed)  # for layers that draw by themselves, such as dropout
         self.state.generator.manual_seed(seed)
-        self.state.step = progress.step
-        factor = self.recipe.learning_rate_factor(self.length.fraction(progress.step, self.seconds))
+        fraction = self.length.fraction(progress.step, self.seconds)
+        self.state.step, self.state.progress = progress.step, fraction
+        factor = self.recipe.learning_rate_factor(fraction)
         for name, optimiser in self.optimisers.items():
             for group, rate in zip(optimiser.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
@@ -190,8 +202,16 @@ class Trainer:
         progress.step += 1
         progress.summed += 1
         if self.average:
-            self.average.update(progress.step)
+            self._follow(fraction)
         self.losses, self.factor = losses, factor
+
+    def _follow(self, fraction: float) -> None:
+        """Take the step into the moving average, which starts where the generator begins to make the target."""
+        if self.average and self.recipe.judged(fraction):
+            self.progress.averaged += 1
+            self.average.update(self.progress.averaged)
+        elif self.average:
+            self.average.restart()
 
     def _log_losses(self) -> None:
         """Log the mean losses if it is time."""

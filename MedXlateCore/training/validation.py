@@ -1,4 +1,4 @@
-"""Validation of a slice-wise model: without a prompt, with the annotated regions as prompt, and with a sham prompt.
+"""Validation of a model: without a prompt, with the annotated regions as prompt, and with a sham prompt.
 
 Predictions come from the function that translation uses, as do the prepared images. Figures are taken on the model grid
 with intensities in [0, 1] (the normalised target), inside the foreground and inside the lesion, over the slices that
@@ -21,6 +21,7 @@ from torch import nn
 
 from MedXlateCore.errors import InputError
 from MedXlateCore.inference.slices import predict_slices
+from MedXlateCore.inference.volumes import predict_volume
 from MedXlateCore.metrics.image import mean_absolute_error, mean_squared_error, peak_signal_to_noise
 from MedXlateCore.metrics.statistics import Summary, patient_means, summarise
 from MedXlateCore.prompts.roi import encode_regions, sham_regions
@@ -47,6 +48,7 @@ class Predictor:
         encoding: prompt encoding of the network, or None if it takes no prompt.
         check: called between passes; may raise to stop.
         context: neighbouring slices of each source that the network sees.
+        volumetric: True if the network sees whole volumes.
     """
 
     network: nn.Module
@@ -56,6 +58,7 @@ class Predictor:
     encoding: str | None = "two_region"
     check: Callable[[], None] = lambda: None
     context: int = 1
+    volumetric: bool = False
 
     def predict(self, images: Float32Array, prompt: Float32Array | None, slices: Sequence[int]) -> Float32Array:
         """Predict some slices of images [S, K, H, W]; the others stay background (-1). Returns [K, H, W].
@@ -64,6 +67,27 @@ class Predictor:
             InputError: ``MX-TRN-007``, the network gave values that are not finite.
         """
         stack = np.full((images.shape[1], *images.shape[2:]), -1.0, dtype=np.float32)
+        if self.volumetric:
+            stack[list(slices)] = self._volume(images, prompt)[list(slices)]
+        else:
+            self._fill(stack, images, prompt, slices)
+        if not np.isfinite(stack).all():
+            raise diverged("the network's output holds NaN or infinite values", "validation")
+        return stack
+
+    def _volume(self, images: Float32Array, prompt: Float32Array | None) -> Float32Array:
+        steps = predict_volume(self.network, images, prompt, device=self.device, precision=self.precision)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value.values
+            self.check()
+
+    def _fill(
+        self, stack: Float32Array, images: Float32Array, prompt: Float32Array | None, slices: Sequence[int]
+    ) -> None:
+        """Predict slices into a stack [K, H, W]."""
         batches = predict_slices(
             self.network,
             images,
@@ -77,9 +101,6 @@ class Predictor:
         for batch in batches:
             self.check()
             stack[list(batch.indices)] = batch.values
-        if not np.isfinite(stack).all():
-            raise diverged("the network's output holds NaN or infinite values", "validation")
-        return stack
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Normalisation layers by name, for convolutional networks. Maps are [B, C, H, W]."""
+"""Normalisation layers by name, for convolutional networks. Maps are [B, C, H, W], or [B, C, K, H, W] of volumes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class InstanceNorm(nn.GroupNorm):
         if x.shape[2:].numel() > 1:
             return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
         flat = x - x
-        return flat if bias is None else flat + bias.to(x.dtype)[:, None, None]
+        return flat if bias is None else flat + bias.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
 
 
 def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS, dimensions: int = 2) -> nn.Module:

@@ -74,3 +74,32 @@ def test_unreadable_settings_are_refused(text):
 def test_an_unknown_key_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'flip'"):
         parse_acquisitions(["T1:flipp=20"])
+
+
+def test_scans_with_varied_settings_are_told_in_a_table(tmp_path, capsys):
+    out = tmp_path / "scans"
+    arguments = ["phantom", "--out", str(out), "--cases", "1", "--splits", "0,0,1", "--size", "24", "30", "20"]
+    assert main([*arguments, "--scans", "2", "--hold-out", "fat_suppressed+contrast"]) == 0
+    assert capsys.readouterr().out.strip() == str(out / "scans.csv")
+    with (out / "scans.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["held_out"] for row in rows] == ["fat_suppressed+contrast", ""]
+    assert json.loads(rows[0]["facts"])["scan_options"] == ["FS"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--with-ct"], "MX-USE-190"),
+        (["--hold-out", "T1"], "MX-USE-190"),
+        (["--scans", "4", "--modalities", "T1"], "MX-USE-190"),
+        (["--scans", "4", "--vary-acquisition"], "MX-USE-190"),
+        (["--scans", "0"], "MX-USE-191"),
+        (["--scans", "4", "--hold-out", "quirky"], "MX-USE-192"),
+        (["--scans", "4", "--hold-out", "CT"], "MX-USE-193"),
+    ],
+)
+def test_options_of_scans_that_make_no_sense_exit_with_2(tmp_path, capsys, arguments, code):
+    assert main(["phantom", "--out", str(tmp_path / "scans"), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(code)
+    assert not (tmp_path / "scans").exists()

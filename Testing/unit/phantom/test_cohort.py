@@ -9,9 +9,9 @@ import pytest
 from MedXlateCore.errors import UsageError
 from MedXlateCore.io import read_volume
 from MedXlateCore.phantom import cohort
-from MedXlateCore.phantom.cohort import CohortPlan, vary_acquisition, write_cohort
+from MedXlateCore.phantom.cohort import CohortPlan, write_cohort
 from MedXlateCore.phantom.fields import generator
-from MedXlateCore.phantom.physics import acquisition_for
+from MedXlateCore.phantom.physics import acquisition_for, vary_acquisition
 from MedXlateCore.volume import Modality
 
 SMALL = {"shape": (24, 30, 20), "modalities": (Modality.T1, Modality.T1CE)}

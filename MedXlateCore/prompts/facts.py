@@ -1,0 +1,97 @@
+"""Facts about the acquisition of files, wherever they are written: sidecars of NIfTI files, DICOM attributes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedXlateCore.acquisition import Acquisition
+from MedXlateCore.errors import InputError
+from MedXlateCore.paths import require_file, shown
+from MedXlateCore.prompts.sidecar_facts import facts_of_nifti
+
+__all__ = ["Known", "facts_of", "known_facts"]
+
+_NIFTI = (".nii", ".nii.gz")
+_DICOM = "MedXlateCore.io.dicom_read"
+
+
+@dataclass(frozen=True)
+class Known:
+    """An image, by the name under which it can be read, and what is known about its acquisition."""
+
+    name: str
+    facts: Acquisition
+
+
+def facts_of(path: Path | str) -> Acquisition:
+    """Return what is known about the acquisition of one image.
+
+    Args:
+        path: a NIfTI file with its sidecar, a DICOM file, folder or ``DIR#NAME``.
+
+    Raises:
+        InputError: ``MX-TXT-020`` (nothing is known), ``MX-TXT-021`` (a folder with several images), or what reading
+            raises (``MX-FIL-*``).
+    """
+    found = known_facts(path)
+    if len(found) > 1:
+        raise InputError(
+            "MX-TXT-021",
+            f"there are {len(found)} images: {', '.join(known.name for known in found[:8])}",
+            expected="one image",
+            where=shown(path),
+            fix="name one of them",
+        )
+    return found[0].facts
+
+
+def known_facts(path: Path | str) -> tuple[Known, ...]:
+    """Return what is known about the acquisition of an image, or of every image in a folder.
+
+    Images of a folder about which nothing is known are left out.
+
+    Raises:
+        InputError: ``MX-TXT-020``, nothing is known; or what reading raises (``MX-FIL-*``).
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if _is_nifti(file) and file.is_file())
+        found = [Known(str(file), facts_of_nifti(file)) for file in files] or _dicom(path)
+    elif _is_nifti(path):
+        require_file(path)
+        found = [Known(str(path), facts_of_nifti(path))]
+    else:
+        found = _dicom(path)
+    known = tuple(one for one in found if one.facts != Acquisition())
+    if known:
+        return known
+    raise InputError(
+        "MX-TXT-020",
+        "nothing is known about how this was acquired",
+        expected="a sidecar .json beside a NIfTI file, a BIDS name such as sub-01_T1w.nii.gz, or DICOM attributes",
+        where=shown(path),
+        fix="convert from DICOM with dcm2niix, which writes sidecars, or describe the image in words",
+    )
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(_NIFTI)
+
+
+def _dicom(path: Path) -> list[Known]:
+    """Return the facts of DICOM images, where this installation reads DICOM."""
+    if importlib.util.find_spec(_DICOM) is None:
+        if not path.is_dir():
+            require_file(path)
+        return []
+    reader = importlib.import_module(_DICOM)
+    folder, choice = reader.split_choice(path)
+    listed, _ = reader.list_stacks(path)
+    return [
+        Known(f"{folder}#{one.stack.name}", one.facts.acquisition)
+        for one in listed
+        if not choice or one.stack.name == choice
+    ]
