@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from MedXlateCore.models.method import check_choices
 
 __all__ = ["AldmConfig"]
 
-MAX_DIRECTIONS, MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CODES = 256, 2048, 6, 8, 1 << 16
+MAX_DIRECTIONS, MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_PATCH, MAX_CODES = 256, 2048, 6, 8, 8, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class AldmConfig:
     Attributes:
         widths: channels of the autoencoder by resolution, finest first; one halving between each two.
         encoder_blocks, decoder_blocks: residual blocks a resolution.
-        middle: at the coarsest resolution: ``attention`` between two residual blocks, or one ``block``.
+        middle: at the coarsest resolution: ``attention`` between two residual blocks, one ``block``, or ``none``.
         patch: side of the patches of voxels that become channels before the encoder; 1 for none.
+        shortcut: let latents start from means over voxels, and images from latents; else all is learned.
         latent_channels: channels of the latents.
         regulariser: ``vq`` (codebook) or ``kl``.
         codes: entries of the codebook.
@@ -38,6 +40,8 @@ class AldmConfig:
         spade_hidden: channels between features and gains.
         spade_stem: channels after its first 7x7x7 convolution; 0 for neither first nor last convolution.
         spade_residual: channels after its unswitched residual blocks.
+        spade_size: side of its first and last convolution.
+        spade_patch: side of the patches of latents that become channels before it; 1 for none.
         use_diffusion: refine by diffusion; else the target-like latents are decoded.
         concat_condition: show the diffusion its conditions beside the noisy latents; else it starts from them.
         cond_inputs: ``code``: source and target-like latents; ``paper``: target-like ones only.
@@ -67,6 +71,7 @@ class AldmConfig:
     decoder_blocks: int = 2
     middle: Middle = "block"
     patch: int = 1
+    shortcut: bool = False
     latent_channels: int = 4
     regulariser: Literal["vq", "kl"] = "vq"
     codes: int = 8192
@@ -79,6 +84,8 @@ class AldmConfig:
     spade_hidden: int = 64
     spade_stem: int = 0
     spade_residual: tuple[int, ...] = ()
+    spade_size: int = 7
+    spade_patch: int = 1
     use_diffusion: bool = True
     concat_condition: bool = True
     cond_inputs: Literal["code", "paper"] = "code"
@@ -106,7 +113,8 @@ class AldmConfig:
             few, value = (0 if name == "spade_residual" else 1), getattr(self, name)
             fair = few <= len(value) <= MAX_LEVELS and all(1 <= n <= MAX_WIDTH for n in value)
             check_architecture(fair, name, value, f"{few} to {MAX_LEVELS} numbers from 1 to {MAX_WIDTH}")
-        ranges = dict.fromkeys(("encoder_blocks", "decoder_blocks", "unet_blocks", "patch", "unet_patch"), MAX_BLOCKS)
+        ranges = dict.fromkeys(("encoder_blocks", "decoder_blocks", "unet_blocks"), MAX_BLOCKS)
+        ranges |= dict.fromkeys(("patch", "spade_patch", "unet_patch"), MAX_PATCH)
         ranges |= {"latent_channels": 64, "codes": MAX_CODES, "spade_hidden": 512, "unet_head": 512}
         for name, most in (ranges | {"levels": 10_000, "steps": self.levels, "tile": 4096}).items():
             check_architecture(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
@@ -120,8 +128,13 @@ class AldmConfig:
         check_architecture(scaled, "latent_scale", self.latent_scale, "a positive number, or none for measured")
         some = self.use_spade or self.use_diffusion
         check_architecture(some, "use_spade, use_diffusion", (False, False), "one of them at least")
-        closed = not self.use_spade or self.spade_stem > 0 or self.spade_widths[-1] == self.latent_channels
-        check_architecture(closed, "spade_widths", self.spade_widths, "latent_channels last, or a spade_stem")
+        ends = self.latent_channels * self.spade_patch**3
+        closed = not self.use_spade or self.spade_stem > 0 or self.spade_widths[-1] == ends
+        check_architecture(closed, "spade_widths", self.spade_widths, f"{ends} last, or a spade_stem")
+        odd = self.spade_size in (1, 3, 5, 7)
+        check_architecture(odd, "spade_size", self.spade_size, "1, 3, 5 or 7")
+        fits = not self.shortcut or self.factor**3 % self.latent_channels == 0
+        check_architecture(fits, "shortcut", True, "latent_channels that divide the number of voxels of a latent")
         few = 1 <= len(self.directions) <= MAX_DIRECTIONS and all(len(s) == 1 for s, _ in self._read_directions())
         check_architecture(few, "directions", list(self.directions), f"1 to {MAX_DIRECTIONS}, each from one source")
 
@@ -149,4 +162,4 @@ class AldmConfig:
     def multiple(self) -> int:
         """Number that depth, height and width must be a multiple of."""
         unet = self.unet_patch * 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
-        return self.factor * unet
+        return self.factor * math.lcm(unet, self.spade_patch if self.use_spade else 1)

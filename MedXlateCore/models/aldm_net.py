@@ -49,7 +49,11 @@ class AldmNetwork(nn.Module):
     def __init__(self, config: AldmConfig) -> None:
         super().__init__()
         self.config = config
-        channels, classes, sizes = config.latent_channels, len(config.classes), (config.middle, config.patch)
+        channels, classes, sizes = (
+            config.latent_channels,
+            len(config.classes),
+            (config.middle, config.patch, config.latent_channels * config.shortcut),
+        )
         encoded = channels * (2 if config.regulariser == "kl" else 1)
         self.encoder = Encoder(config.widths, encoded, config.encoder_blocks, *sizes)
         self.decoder = Decoder(config.widths, channels, config.decoder_blocks, *sizes)
@@ -60,17 +64,14 @@ class AldmNetwork(nn.Module):
         self.spade, self.unet = None, None
         if config.use_spade:
             width = (config.spade_widths, config.spade_hidden, config.spade_stem, config.spade_residual)
-            self.spade = MsSpade(classes, channels, *width)
+            self.spade = MsSpade(classes, channels, *width, config.spade_size, config.spade_patch)
         if config.use_diffusion:
             seen = channels * (1 + self._shown * config.concat_condition)
             shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
             self.unet = LatentUnet(seen, channels, *shape, classes, config.conditioning, config.unet_patch)
-        for name, value in (
-            ("mean", torch.zeros(channels)),
-            ("square", torch.ones(channels)),
-            ("count", torch.ones(())),
-        ):
-            self.register_buffer(f"latent_{name}", value)
+        self.register_buffer("latent_mean", torch.zeros(channels))
+        self.register_buffer("latent_square", torch.ones(channels))
+        self.register_buffer("latent_count", torch.ones(()))
         # voxel by voxel in memory: convolutions are faster
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.schedule = GaussianSchedule(config.levels, config.noise_low, config.noise_high, config.prediction)
@@ -112,8 +113,11 @@ class AldmNetwork(nn.Module):
         return self.regulariser(self.encoder(images), draws)
 
     def like(self, source: Tensor, target: int) -> Tensor | None:
-        """Return target-like latents; None without MS-SPADE."""
-        return None if self.spade is None else self.spade(source, target).float()
+        """Return target-like latents; None without MS-SPADE. In fp32: its normalisations would enlarge roundings."""
+        if self.spade is None:
+            return None
+        with torch.autocast(source.device.type, enabled=False):
+            return self.spade(source.float(), target)
 
     def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Tensor:
         """Return what the U-Net predicts at levels [B]; everything is on the diffusion's scale."""

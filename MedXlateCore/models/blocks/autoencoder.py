@@ -22,7 +22,7 @@ from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
 __all__ = ["Decoder", "Encoder", "VolumeBlock", "norm32", "patched", "unpatched"]
 
-Middle = Literal["attention", "block"]
+Middle = Literal["attention", "block", "none"]
 
 
 def norm32(channels: int) -> GroupNorm32:
@@ -130,11 +130,13 @@ class Whole(nn.Module):
 
 
 class Last(nn.Module):
-    """Norm, SiLU and a 3x3x3 convolution."""
+    """Norm, SiLU and a 3x3x3 convolution, which starts ``scale`` times as large as usual."""
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int, out: int, scale: float = 1.0) -> None:
         super().__init__()
         self.norm, self.conv = norm32(channels), VolumeConv(channels, out)
+        with torch.no_grad():
+            self.conv.weight.mul_(scale)
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
         """Apply them."""
@@ -142,6 +144,8 @@ class Last(nn.Module):
 
 
 def _middle(kind: Middle, channels: int) -> list[nn.Module]:
+    if kind == "none":
+        return []
     if kind == "block":
         return [VolumeBlock(channels, channels)]
     attention = SpatialAttention(channels, norm32(channels).num_groups, dimensions=3, bias=True)
@@ -165,15 +169,20 @@ class Layers(nn.Module):
             x = layer(x)
         return x
 
-    def stepwise(self, x: Tensor, tile: int = 0) -> Generator[None, None, Tensor]:
+    def stepwise(self, x: Tensor, tile: int = 0, precise: bool = False) -> Generator[None, None, Tensor]:
         """Apply all, pausing after each; returns the result.
 
         Args:
             x: the map.
-            tile: planes in a slab at full resolution; 0 for whole.
+            tile: planes in a slab; 0 for whole.
+            precise: without autocast.
         """
         for layer in self.layers:
-            x = layer(x, tile)
+            if precise:
+                with torch.autocast(x.device.type, enabled=False):
+                    x = layer(x, tile)
+            else:
+                x = layer(x, tile)
             yield
         return x
 
@@ -185,11 +194,14 @@ class Encoder(Layers):
         widths: channels by resolution, finest first; one halving between each two.
         out: channels at the end.
         blocks: residual blocks a resolution.
-        middle: ``attention`` between two residual blocks, or one ``block``.
+        middle: ``attention`` between two residual blocks, one ``block``, or ``none``.
         patch: side of the patches that become channels at first; 1 for none.
+        shortcut: so many channels of the result are added to means over the image; 0 for none.
     """
 
-    def __init__(self, widths: Sequence[int], out: int, blocks: int, middle: Middle, patch: int = 1) -> None:
+    def __init__(
+        self, widths: Sequence[int], out: int, blocks: int, middle: Middle, patch: int = 1, shortcut: int = 0
+    ) -> None:
         layers: list[nn.Module] = [Plain(VolumeConv(patch**3, widths[0]))]
         now = widths[0]
         for level, width in enumerate(widths):
@@ -198,22 +210,35 @@ class Encoder(Layers):
                 now = width
             if level < len(widths) - 1:
                 layers.append(Halving(now))
-        super().__init__([*layers, *_middle(middle, now), Last(now, out), Plain(nn.Conv3d(out, out, 1))])
-        self.patch = patch
+        super().__init__(
+            [*layers, *_middle(middle, now), Last(now, out, 0.1 if shortcut else 1.0), Plain(nn.Conv3d(out, out, 1))]
+        )
+        self.patch, self.shortcut, self.factor = patch, shortcut, patch * 2 ** (len(widths) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images in [-1, 1]."""
-        return super().forward(patched(x, self.patch))
+        return self._shortened(super().forward(patched(x, self.patch)), x)
 
-    def stepwise(self, x: Tensor, tile: int = 0) -> Generator[None, None, Tensor]:
-        """Encode, pausing after each layer."""
-        return (yield from super().stepwise(patched(x, self.patch), tile))
+    def stepwise(self, x: Tensor, tile: int = 0, precise: bool = True) -> Generator[None, None, Tensor]:
+        """Encode, pausing after each layer; in fp32, since a rounding can take another entry of a codebook."""
+        return self._shortened((yield from super().stepwise(patched(x, self.patch), tile, precise)), x)
+
+    def _shortened(self, made: Tensor, images: Tensor) -> Tensor:
+        if not self.shortcut:
+            return made
+        means = patched(images, self.factor).unflatten(1, (self.shortcut, -1)).mean(dim=2)
+        return made + F.pad(means, (0, 0, 0, 0, 0, 0, 0, made.shape[1] - self.shortcut))
 
 
 class Decoder(Layers):
-    """Latents to the image: [B, channels, D/f, H/f, W/f] to [B, 1, D, H, W]; see ``Encoder``."""
+    """Latents to the image: [B, channels, D/f, H/f, W/f] to [B, 1, D, H, W]; see ``Encoder``.
 
-    def __init__(self, widths: Sequence[int], channels: int, blocks: int, middle: Middle, patch: int = 1) -> None:
+    Its shortcut gives all voxels that a mean was taken over this mean (Chen et al., DC-AE, ICLR 2025).
+    """
+
+    def __init__(
+        self, widths: Sequence[int], channels: int, blocks: int, middle: Middle, patch: int = 1, shortcut: int = 0
+    ) -> None:
         now = widths[-1]
         layers: list[nn.Module] = [Plain(nn.Conv3d(channels, channels, 1))]
         layers += [Plain(VolumeConv(channels, now)), *_middle(middle, now)]
@@ -223,13 +248,19 @@ class Decoder(Layers):
                 now = width
             if level:
                 layers.append(Doubling(now))
-        super().__init__([*layers, Last(now, patch**3)])
-        self.patch = patch
+        super().__init__([*layers, Last(now, patch**3, 0.1 if shortcut else 1.0)])
+        self.patch, self.shortcut, self.factor = patch, shortcut, patch * 2 ** (len(widths) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Decode."""
-        return unpatched(super().forward(x), self.patch)
+        return self._shortened(unpatched(super().forward(x), self.patch), x)
 
-    def stepwise(self, x: Tensor, tile: int = 0) -> Generator[None, None, Tensor]:
+    def stepwise(self, x: Tensor, tile: int = 0, precise: bool = False) -> Generator[None, None, Tensor]:
         """Decode, pausing after each layer."""
-        return unpatched((yield from super().stepwise(x, tile)), self.patch)
+        return self._shortened(unpatched((yield from super().stepwise(x, tile, precise)), self.patch), x)
+
+    def _shortened(self, made: Tensor, latents: Tensor) -> Tensor:
+        if not self.shortcut:
+            return made
+        means = latents[:, : self.shortcut].repeat_interleave(self.factor**3 // self.shortcut, dim=1)
+        return made + unpatched(means, self.factor)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from MedXlateCore.models.blocks.autoencoder import patched, unpatched
 from MedXlateCore.models.blocks.norms import InstanceNorm
 from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
@@ -99,9 +100,10 @@ class MsSpade(nn.Module):
         widths: channels after each switched block.
         hidden: see ``Spade``.
         stem: channels after the first convolution and instance normalisation; 0 for neither these nor the last
-            convolution: the last width must then be ``channels``.
+            convolution: the last width must then be that of the latents, in patches.
         residual: channels after each unswitched block behind the stem.
         size: side of the first and the last convolution.
+        patch: side of the patches of latents that become channels at first; 1 for none.
     """
 
     def __init__(
@@ -113,8 +115,10 @@ class MsSpade(nn.Module):
         stem: int = 0,
         residual: Sequence[int] = (),
         size: int = 7,
+        patch: int = 1,
     ) -> None:
         super().__init__()
+        self.patch, channels = patch, channels * patch**3
         before: list[nn.Module] = []
         if stem:
             before = [_conv(channels, stem, size), InstanceNorm(stem, affine=False), nn.ReLU()]
@@ -127,7 +131,7 @@ class MsSpade(nn.Module):
 
     def forward(self, x: Tensor, target: int) -> Tensor:
         """Make latents like those of class ``target``."""
-        x = self.before(x)
+        x = self.before(patched(x, self.patch))
         for block in self.blocks:
             x = block(x, target)
-        return self.last(x)
+        return unpatched(self.last(x), self.patch)
