@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 __all__ = ["GaussianRegulariser", "Regularised", "VectorQuantiser"]
 
-CHUNK = 1 << 22  # distances computed at once
+CHUNK = 1 << 20  # distances computed at once; few enough for a processor's cache
 USAGE_DECAY = 0.98  # of the count of how often each code is taken
 EPS = 1e-5
 
@@ -115,7 +115,7 @@ class VectorQuantiser(nn.Module):
         """Return the positions [N] of the codes nearest to latent vectors [N, C]; in pieces, to bound memory."""
         squares = self.book.square().sum(dim=1)
         pieces = flat.split(max(1, CHUNK // self.codes))
-        return torch.cat([(squares - 2 * piece @ self.book.T).argmin(dim=1) for piece in pieces])
+        return torch.cat([torch.addmm(squares, piece, self.book.T, alpha=-2).argmin(dim=1) for piece in pieces])
 
     def _loss(self, flat: Tensor, chosen: Tensor) -> Tensor:
         commitment = F.mse_loss(flat, chosen.detach())
