@@ -22,7 +22,7 @@ from MedXlateCore.overlap import overlap
 from MedXlateCore.transforms.foreground import mask_box, tissue_mask
 from MedXlateCore.volume import Geometry, Modality, Volume
 
-__all__ = ["Check", "check_roi", "check_sources", "check_volume", "checked"]
+__all__ = ["Check", "check_roi", "check_sources", "check_together", "check_volume", "checked"]
 
 MAX_REPAIRED_FRACTION = 1e-4
 LARGEST_VALUE = 1e12
@@ -285,6 +285,17 @@ def check_sources(
         for m in names
         if m not in required and m not in optional
     ]
+    return [*warnings, *check_together(sources)]
+
+
+def check_together(sources: Sequence[Volume]) -> list[Warned]:
+    """Check that volumes are different images of one head or body; the first one is the reference grid.
+
+    Raises:
+        InputError: ``MX-IMG-033`` (one image given twice), ``MX-GEO-030`` (less than 90 % of the reference tissue lies
+            inside another volume).
+    """
+    warnings = []
     for first, second in itertools.combinations(sources, 2):
         warnings += _compare(first, second)
     for other in sources[1:]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.directions import Direction
 from MedXlateCore.errors import UsageError
 
@@ -118,6 +119,7 @@ class Method(ABC):
         uses_regions: True if the network takes region prompts.
         unpaired: True if training sees source and target of different slices and patients.
         volumetric: True if the network sees whole volumes: ``forward(images [B, S, K, H, W], roi [B, 1, K, H, W])``.
+        many_scans: True if training sees many scans a patient, told apart by their facts (``scan_batch.ScanBatch``).
         draws_samples: True if the network draws samples, see :mod:`MedXlateCore.models.sampling`.
 
     A method whose configuration has a field ``directions`` (texts such as ``T1->T2``) learns several directions of
@@ -133,6 +135,7 @@ class Method(ABC):
     uses_regions: ClassVar[bool] = False
     unpaired: ClassVar[bool] = False
     volumetric: ClassVar[bool] = False
+    many_scans: ClassVar[bool] = False
     draws_samples: ClassVar[bool] = False
 
     @abstractmethod
@@ -193,6 +196,20 @@ class Method(ABC):
     def towards(self, network: nn.Module, config: Any, direction: int) -> nn.Module:
         """Return the network for one of its directions: ``forward(images, roi)``, sharing all weights."""
         return network
+
+    def with_facts(self, network: nn.Module, config: Any, facts: Acquisition) -> nn.Module:
+        """Return the network for the target with these facts; of methods whose targets can be told so.
+
+        Raises:
+            UsageError: ``MX-MOD-101``, this is none of them.
+        """
+        raise UsageError(
+            "MX-MOD-101",
+            f"{self.name} makes modalities by their names, not images that are described",
+            expected="a method for targets in words, such as eva_i2i",
+            where="target",
+            fix="name a modality, or choose another model",
+        )
 
 
 def check_choices(config: object) -> None:

@@ -69,15 +69,17 @@ def describe(
     rng: random.Random | None = None,
     plane: Plane | None = None,
     detail: Literal["full", "varied"] = "full",
+    dropout: float = 0.5,
 ) -> str:
     """Return a prompt: the sentences of an acquisition with spaces between.
 
     Args:
         facts: what is known.
-        optional: ``all`` optional sentences (the default without ``rng``), ``none``, or ``some``: each with
-            probability 0.5 (the default with ``rng``, as in training).
+        optional: ``all`` optional sentences (the default without ``rng``), ``none``, or ``some``: each but
+            those that ``dropout`` takes (the default with ``rng``, as in training).
         rng: draws wordings and names; without it the first ones are taken, and the text is always the same.
         plane: viewing plane, in place of the facts' own.
+        dropout: probability with which ``some`` leaves out an optional sentence.
         detail: ``varied`` also draws texts that say less, as in training: the organ generalised or left out, scanner
             or field strength alone, fewer times. Such texts are ``compatible`` but not equal when read back.
 
@@ -100,7 +102,11 @@ def describe(
         told: Mapping[str, Any] = kind.known(known)
         if not told and kind.mandatory != "always":
             continue
-        keep = kind.is_mandatory(known) or chosen == "all" or (chosen == "some" and rng is not None and _coin(rng))
+        keep = (
+            kind.is_mandatory(known)
+            or chosen == "all"
+            or (chosen == "some" and rng is not None and rng.random() < 1 - dropout)
+        )
         if keep:
             if rng is not None and detail == "varied":
                 told = _less(kind, told, rng)

@@ -25,6 +25,7 @@ from MedXlateCore.training.cache import PreparedCase
 from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.data import SliceData, TrainingData, mean_image, output_scale
 from MedXlateCore.training.preview import write_preview
+from MedXlateCore.training.scans import ScanPair
 from MedXlateCore.training.validation import Figures, Predictor, ValidationResult, baselines, validate_case
 
 __all__ = ["Assessment", "make_card"]
@@ -80,7 +81,7 @@ class Assessment:
         )
         drawn: Counter[int] = Counter()
         for case in self._cases:
-            single = replace(predictor, network=self._method.towards(network, architecture, case.direction))
+            single = replace(predictor, network=self._for_case(network, architecture, case))
             outcome = validate_case(single, case, self._config.data.slices)
             result.add(case.row.patient, self._named(outcome.figures, case.direction), outcome.score)
             if drawn[case.direction] < settings.previews:
@@ -88,6 +89,12 @@ class Assessment:
                 direction = self._config.towards(self._config.directions[case.direction])
                 write_preview(outcome, direction, step, self._folder / "previews")
         return result
+
+    def _for_case(self, network: nn.Module, architecture: Any, case: PreparedCase) -> nn.Module:
+        """Return the network for a case's target: told by its facts, where the method can be told, or by its name."""
+        if isinstance(case, ScanPair):
+            return self._method.with_facts(network, architecture, case.target_facts)
+        return self._method.towards(network, architecture, case.direction)
 
     def _named(self, figures: Figures, direction: int) -> Figures:
         directions = self._config.directions

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,17 @@ from numpy.typing import NDArray
 from MedXlateCore import __version__
 from MedXlateCore.checks import check_roi, check_sources, checked
 from MedXlateCore.errors import InputError, MedXlateError, Warned
-from MedXlateCore.files import atomic_write, check_writable, path_lock, read_json, sha256_file, write_json
+from MedXlateCore.files import atomic_write, check_writable, path_lock, read_json, write_json
 from MedXlateCore.inference.prepare import normalise, prepare_sources, slice_stack
-from MedXlateCore.io import read_volume
+from MedXlateCore.io import read_volume, source_sha256
 from MedXlateCore.prompts.roi import regions_from_labels
 from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.table import CaseRow
 from MedXlateCore.transforms.intensity import FittedNormaliser
+from MedXlateCore.transforms.spatial import SpatialPlan
 from MedXlateCore.volume import Geometry, Modality, Volume
 
-__all__ = ["PreparedCase", "content_hash", "open_case"]
+__all__ = ["PreparedCase", "array_paths", "content_hash", "fill_regions", "open_case", "settings_key", "stored_entry"]
 
 CACHE_FORMAT = 1
 _LOCK_TIMEOUT_S = 3600.0  # another process may be preparing the same case
@@ -102,20 +103,15 @@ def open_case(row: CaseRow, config: TrainingConfig, folder: Path, direction: int
         InputError: from reading, checking or normalising a volume; the message names the case.
         ResourceError: ``MX-FIL-013`` (no room in the cache's folder), ``MX-FIL-015`` (another process holds the entry).
     """
-    hashes = {name: content_hash(path) for name, path in row.images.items()}
-    hashes["regions"] = content_hash(row.regions) if row.regions else ""
+    hashes = {name: content_hash(path, name) for name, path in row.images.items()}
+    hashes["regions"] = content_hash(row.regions, Modality.LABEL) if row.regions else ""
     key = _key(hashes, config)
-    facts = _facts(folder, key)
-    if facts is None:
-        with path_lock(folder / f"{key}.json", timeout_s=_LOCK_TIMEOUT_S):
-            facts = _facts(folder, key)
-            if facts is None:
-                facts = _prepare_and_store(row, config, folder, key)
+    facts = stored_entry(folder, key, row.case, lambda: _prepare(row, config))
     n_slices, n_channels, height, width = facts["shape"]
     return PreparedCase(
         row=row,
         key=key,
-        paths=_array_paths(folder, key),
+        paths=array_paths(folder, key),
         shape=(n_slices, n_channels, height, width),
         fitted={name: FittedNormaliser.from_dict(fit) for name, fit in facts["fitted"].items()},
         slices=tuple(facts["slices"]),
@@ -126,20 +122,53 @@ def open_case(row: CaseRow, config: TrainingConfig, folder: Path, direction: int
     )
 
 
-def content_hash(path: Path) -> str:
-    """Return the hash of a volume's bytes, the data file included where header and data are two files."""
-    one_file = path.suffix.lower() in {".gz", ".nii", ".mha", ".nrrd"}
-    return sha256_file(path) if one_file else read_volume(path).source.sha256
+def stored_entry(
+    folder: Path, key: str, case: str, prepare: Callable[[], tuple[NDArray, NDArray[np.uint8], dict[str, Any]]]
+) -> dict[str, Any]:
+    """Return the facts of an entry, after preparing and storing it where it is not there.
+
+    Args:
+        folder: of the cache.
+        key: name of the entry.
+        case: whose entry it is, for messages.
+        prepare: returns images, masks and facts.
+
+    Raises:
+        ResourceError: ``MX-FIL-013`` (no room in the cache's folder), ``MX-FIL-015`` (another process holds the entry).
+    """
+    facts = _facts(folder, key)
+    if facts is None:
+        with path_lock(folder / f"{key}.json", timeout_s=_LOCK_TIMEOUT_S):
+            facts = _facts(folder, key)
+            if facts is None:
+                facts = _prepare_and_store(case, folder, key, prepare)
+    return facts
+
+
+def content_hash(path: Path, modality: Modality | str | None = None) -> str:
+    """Return the hash of a volume's bytes, all its files included; ``modality`` chooses in a DICOM folder."""
+    return source_sha256(path, modality)
 
 
 def _key(hashes: Mapping[str, str], config: TrainingConfig) -> str:
+    normalisers = {name: config.intensity[name] for name in config.modalities}
+    return settings_key(hashes, config, {"sources": config.data.sources, "normalisers": normalisers})
+
+
+def settings_key(hashes: Mapping[str, str], config: TrainingConfig, own: Mapping[str, Any]) -> str:
+    """Return an entry's name: a hash of its files and of all settings that decide its voxels.
+
+    Args:
+        hashes: of the files, by role.
+        config: the run's configuration.
+        own: what the kind of entry adds.
+    """
     settings = {
         "format": CACHE_FORMAT,
         "version": __version__,
         "files": dict(hashes),
-        "sources": config.data.sources,
+        **own,
         "grid": config.grid.to_dict(),
-        "normalisers": {name: config.intensity[name] for name in config.modalities},
         "labels": config.data.labels,
         "ignored_labels": config.data.ignored_labels,
         "dtype": config.data.cache_dtype,
@@ -147,7 +176,8 @@ def _key(hashes: Mapping[str, str], config: TrainingConfig) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:40]
 
 
-def _array_paths(folder: Path, key: str) -> tuple[Path, Path]:
+def array_paths(folder: Path, key: str) -> tuple[Path, Path]:
+    """Return where an entry's images and masks are."""
     return folder / f"{key}.images.npy", folder / f"{key}.masks.npy"
 
 
@@ -155,20 +185,22 @@ def _facts(folder: Path, key: str) -> dict[str, Any] | None:
     """Return what the entry's JSON says, or None where there is no whole entry."""
     try:
         facts = read_json(folder / f"{key}.json")
-        sizes = [path.stat().st_size for path in _array_paths(folder, key)]
+        sizes = [path.stat().st_size for path in array_paths(folder, key)]
     except (InputError, OSError):
         return None
     whole = isinstance(facts, dict) and facts.get("format") == CACHE_FORMAT and facts.get("bytes") == sizes
     return facts if whole else None
 
 
-def _prepare_and_store(row: CaseRow, config: TrainingConfig, folder: Path, key: str) -> dict[str, Any]:
+def _prepare_and_store(
+    case: str, folder: Path, key: str, prepare: Callable[[], tuple[NDArray, NDArray[np.uint8], dict[str, Any]]]
+) -> dict[str, Any]:
     try:
-        images, masks, facts = _prepare(row, config)
+        images, masks, facts = prepare()
     except MedXlateError as error:
-        error.where = f"case '{row.case}'" + (f", {error.where}" if error.where else "")
+        error.where = f"case '{case}'" + (f", {error.where}" if error.where else "")
         raise
-    paths = _array_paths(folder, key)
+    paths = array_paths(folder, key)
     check_writable(paths[0], needed_bytes=images.nbytes + masks.nbytes)
     for path, array in zip(paths, (images, masks), strict=True):
         with atomic_write(path) as temporary:
@@ -189,15 +221,7 @@ def _prepare(row: CaseRow, config: TrainingConfig) -> tuple[NDArray, NDArray[np.
     images = np.concatenate([prepared.images.swapaxes(0, 1), slice_stack(values)[:, None]], axis=1)
     masks = np.zeros((images.shape[0], 3, *images.shape[2:]), dtype=np.uint8)
     masks[:, 2] = prepared.foreground
-    if row.regions:
-        regions = read_volume(row.regions, Modality.LABEL)
-        ignored = {"ignored": config.data.ignored_labels} if config.data.ignored_labels else {}
-        known = {**config.data.labels, **ignored}
-        warnings += [*regions.notes, *check_roi(regions, sources[0], known)]
-        for channel, region in enumerate(
-            regions_from_labels(prepared.plan.labels_to_model(regions), config.data.labels)
-        ):
-            masks[:, channel] = slice_stack(region)
+    warnings += fill_regions(masks, row, config, prepared.plan, sources[0])
     fitted = dict(zip(config.modalities, (*prepared.fitted, fit), strict=True))
     facts = {
         "shape": list(images.shape),
@@ -207,6 +231,20 @@ def _prepare(row: CaseRow, config: TrainingConfig) -> tuple[NDArray, NDArray[np.
         "warnings": [warning.as_dict() for warning in dict.fromkeys([*warnings, *prepared.warnings])],
     }
     return images.astype(config.data.cache_dtype), masks, facts
+
+
+def fill_regions(
+    masks: NDArray[np.uint8], row: CaseRow, config: TrainingConfig, plan: SpatialPlan, reference: Volume
+) -> list[Warned]:
+    """Write a case's annotated regions into the first channels of its masks [K, C, H, W], if there are any."""
+    if not row.regions:
+        return []
+    regions = read_volume(row.regions, Modality.LABEL)
+    ignored = {"ignored": config.data.ignored_labels} if config.data.ignored_labels else {}
+    found = [*regions.notes, *check_roi(regions, reference, {**config.data.labels, **ignored})]
+    for channel, region in enumerate(regions_from_labels(plan.labels_to_model(regions), config.data.labels)):
+        masks[:, channel] = slice_stack(region)
+    return found
 
 
 def _read(row: CaseRow) -> tuple[dict[str, Volume], list[Warned]]:

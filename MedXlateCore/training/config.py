@@ -60,7 +60,9 @@ class DataTable:
     """``[data]``: the table of cases and what is read from it.
 
     Attributes:
-        table: CSV file with the columns ``case, patient, split``, one per modality, and optionally ``seg``.
+        table: CSV file with the columns ``case, patient, split``, one per modality, and optionally ``seg``; for a
+            method for many scans a patient the table of scans, see ``scan_table``, from which the directions follow
+            where none are given.
         sources: source modalities in channel order; the first one's grid is the reference.
         target: modality to make.
         directions: instead of both: several directions for one network, such as ``["T1->T2", "T2->T1"]``.
@@ -181,7 +183,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _check_length(self.training)
-        _check_modalities(self.data)
+        if self.data.sources or self.data.target or self.data.directions or not self._many_scans:
+            _check_modalities(self.data)
         slices = self.data.slices
         _require(slices is None or 0 <= slices[0] < slices[1], "data.slices", slices, "0 <= first < past the last")
         _require(self.data.workers >= 1, "data.workers", self.data.workers, "at least 1")
@@ -207,9 +210,16 @@ class TrainingConfig:
         return get_recipe_preset(get_method(self.model.method), self.model.preset, self.recipe, "[recipe]")
 
     @property
+    def _many_scans(self) -> bool:
+        return get_method(self.model.method).many_scans
+
+    @property
     def directions(self) -> tuple[Direction, ...]:
-        """What the network learns: the directions that ``[data]`` lists, or the one from its sources to its target."""
-        if self.data.directions:
+        """What the network learns: the directions that ``[data]`` lists, or the one from its sources to its target.
+
+        Of a method for many scans a patient none before its table of scans is known.
+        """
+        if self.data.directions or self._many_scans:
             return tuple(parse_direction(text, "[data] directions") for text in self.data.directions)
         return (Direction(self.data.sources, self.data.target),)
 
@@ -283,7 +293,7 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str = "configuration"
         UsageError: ``MX-USE-040`` to ``MX-USE-048``; ``MX-MOD-001`` to ``-006`` (method, preset, architecture);
             ``MX-TRN-013``, ``MX-TRN-014``, or what else the method refuses about the directions.
     """
-    config = _told_directions(read_dataclass(TrainingConfig, _canonical(mapping), where))
+    config = _told_directions(_told_scans(read_dataclass(TrainingConfig, _canonical(mapping), where)))
     method, architecture = get_method(config.model.method), config.architecture()
     method.check_directions(architecture, config.directions)
     multiple = method.size_multiple(architecture)
@@ -295,9 +305,18 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str = "configuration"
     return replace(config, model=model, recipe=recipe, grid=grid, package=_named(config))
 
 
+def _told_scans(config: TrainingConfig) -> TrainingConfig:
+    """Tell a method for many scans a patient what its table of scans holds."""
+    if not get_method(config.model.method).many_scans or not config.data.table:
+        return config
+    from MedXlateCore.training.scan_table import told_scans
+
+    return told_scans(config)
+
+
 def _told_directions(config: TrainingConfig) -> TrainingConfig:
     """Tell a method for several directions which these are, in its own configuration."""
-    if not hasattr(config.architecture(), "directions"):
+    if not hasattr(config.architecture(), "directions") or not config.directions:
         return config
     known = {**config.model.config, "directions": [str(direction) for direction in config.directions]}
     return replace(config, model=replace(config.model, config=known))

@@ -40,6 +40,7 @@ __all__ = [
     "TrainingData",
     "fit_to_size",
     "mean_image",
+    "named_warning",
     "output_scale",
     "prepare_data",
     "stream_positions",
@@ -56,15 +57,18 @@ class TrainingData:
     Attributes:
         train, val: the cases of these splits, sorted by name.
         warnings: what was left out or noticed.
+        scans: for methods that learn from many scans a patient, the training cases with all of theirs; ``train`` and
+            ``val`` are then pairs of their scans.
     """
 
     train: tuple[PreparedCase, ...]
     val: tuple[PreparedCase, ...]
     warnings: tuple[Warned, ...]
+    scans: tuple[PreparedCase, ...] = ()
 
     def fingerprint(self) -> str:
         """Return a hash of the cases' names, splits and content."""
-        cases = (*self.train, *self.val)
+        cases = (*self.scans, *self.train, *self.val)
         lines = [f"{case.row.split} {case.row.case} {case.key}" + f" {case.direction}" * bool(case.direction)
                  for case in cases]  # fmt: skip
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -110,13 +114,14 @@ def prepare_data(
             raise
     images = ((case.image_sha256[:16], case.row.split, case.row.case) for case in cases)
     check_leakage(images, "image", Path(config.data.table))
-    warnings += [_named(w, case) for case in cases for w in case.warnings]
+    warnings += [named_warning(w, case) for case in cases for w in case.warnings]
     warnings = list(dict.fromkeys(warnings))
     train = tuple(case for case in cases if case.row.split == "train")
     return TrainingData(train, tuple(case for case in cases if case.row.split == "val"), tuple(warnings))
 
 
-def _named(warning: Warned, case: PreparedCase) -> Warned:
+def named_warning(warning: Warned, case: PreparedCase) -> Warned:
+    """Return a warning that names the case it is about."""
     where = f"case '{case.row.case}'" + (f", {warning.where}" if warning.where else "")
     return Warned(warning.code, warning.found, where, warning.fix)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from MedXlateCore.models.method import Batch, TrainingState
 from MedXlateCore.models.registry import get_method
+from MedXlateCore.models.scan_batch import ScanBatch
 from MedXlateCore.training import checkpoint
 from MedXlateCore.training.assessment import Assessment
 from MedXlateCore.training.average import WeightAverage
@@ -32,6 +33,7 @@ from MedXlateCore.training.data import Examples, SliceData, TrainingData
 from MedXlateCore.training.interruption import Interrupted, Interruption
 from MedXlateCore.training.length import length_of
 from MedXlateCore.training.log import MetricsLog, ProgressLine
+from MedXlateCore.training.scans import ScanCase, ScanData
 from MedXlateCore.training.validation import diverged
 from MedXlateCore.training.volumes import VolumeData
 
@@ -72,8 +74,10 @@ class Trainer:
         method, architecture = get_method(config.model.method), config.architecture()
         context = method.context_slices(architecture)
         slices = SliceData(data.train, config.data.slices, context=context, unpaired=method.unpaired)
-        self.examples: Examples = slices
-        if method.volumetric:
+        self.examples: Examples | ScanData = slices
+        if method.many_scans:
+            self.examples = ScanData(cast(Sequence[ScanCase], data.scans), config, method.size_multiple(architecture))
+        elif method.volumetric:
             self.examples = VolumeData(data.train, config.data.slices, unpaired=method.unpaired)
         self.length = length_of(settings, len(self.examples), fabric.world_size)
         epoch = max(1, math.ceil(len(self.examples) / (settings.batch_size * fabric.world_size)))
@@ -175,14 +179,14 @@ class Trainer:
         self._log_losses()
         self._show()
 
-    def _read(self, step: int) -> Batch:
+    def _read(self, step: int) -> Batch | ScanBatch:
         """Read a step's batch; runs in a thread of its own, one step ahead."""
         batch = self.examples.at_step(step, self.config, self.fabric.global_rank, self.fabric.world_size)
         if self.fabric.device.type == "cuda":
             batch = batch.mapped(lambda tensor: tensor.contiguous().pin_memory())
         return batch
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch | ScanBatch) -> None:
         """Do one optimiser step and log its losses."""
         progress, settings = self.progress, self.config.training
         seed = step_seed(settings.seed, progress.step, self.fabric.global_rank)
@@ -194,7 +198,7 @@ class Trainer:
         for name, optimiser in self.optimisers.items():
             for group, rate in zip(optimiser.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
-        losses = self.recipe.step(batch.to(self.fabric.device), self.state)
+        losses = self.recipe.step(batch.to(self.fabric.device), self.state)  # type: ignore[arg-type]
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise diverged(f"the loss '{name}' is {value}", f"step {progress.step}")

@@ -19,6 +19,7 @@ from MedXlateCore.config import read_toml, to_toml
 from MedXlateCore.devices import choose_device, device_errors
 from MedXlateCore.errors import Cancelled, InputError, ResourceError, UsageError, Warned
 from MedXlateCore.files import atomic_write_text, check_writable, folder_lock, remove_stale_temporaries, write_json
+from MedXlateCore.models.registry import get_method
 from MedXlateCore.paths import existing_ancestor
 from MedXlateCore.provenance import software_versions
 from MedXlateCore.training import checkpoint
@@ -26,6 +27,7 @@ from MedXlateCore.training.config import TrainingConfig, config_from_mapping
 from MedXlateCore.training.data import TrainingData, prepare_data
 from MedXlateCore.training.interruption import Interrupted, Interruption
 from MedXlateCore.training.log import ProgressLine
+from MedXlateCore.training.scans import prepare_scans
 
 __all__ = ["config_of_run", "train"]
 
@@ -195,7 +197,8 @@ def _prepared(config: TrainingConfig, folder: Path, fabric: Any, stop: Interrupt
 
     try:
         with fabric.rank_zero_first():
-            return prepare_data(config, cache, progress)
+            prepare = prepare_scans if get_method(config.model.method).many_scans else prepare_data
+            return prepare(config, cache, progress)
     except Interrupted:
         error = Cancelled("preparing cases")
         error.fix = "start again with the same command; the cases that are prepared are kept"

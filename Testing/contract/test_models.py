@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scan_batches import scan_batch
 
 from MedXlateCore.config import read_dataclass, to_mapping
 from MedXlateCore.errors import InputError, UsageError
@@ -74,7 +75,14 @@ def make_batch(method, config, n=2):
     regions = torch.cat((roi == 0.5, roi == 1.0), dim=1).float()
     # a target that can be learned: the first source, darker, brighter in the core
     target = (images[:, :1] * 0.5 - 0.3 + 0.8 * (roi == 1.0)).clamp(-1, 1)
+    if method.many_scans:
+        return scan_batch(images, target)
     return Batch(images, target, regions, torch.ones_like(roi))
+
+
+def in_direction(batch, direction):
+    """Return a batch of another direction; batches of many scans a patient have none."""
+    return replace(batch, direction=direction) if isinstance(batch, Batch) else batch
 
 
 def n_directions(config):
@@ -177,7 +185,7 @@ def test_a_step_reaches_every_parameter(method, config):
     before = {name: [p.detach().clone() for p in net.parameters()] for name, net in state.networks.items()}
     for state.progress in stages_of(recipe).values():
         for step in range(2 * n_directions(config)):
-            recipe.step(replace(make_batch(method, config, 4), direction=step // 2), state)
+            recipe.step(in_direction(make_batch(method, config, 4), step // 2), state)
     for name, network in state.networks.items():
         pairs = zip(network.named_parameters(), before[name], strict=True)
         still = [key for (key, parameter), old in pairs if torch.equal(parameter, old)]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CrossAttention", "GatedAttention", "GroupNorm32", "SpatialAttention"]
+__all__ = ["CrossAttention", "GatedAttention", "GroupNorm32", "SpatialAttention", "attend"]
 
 Residual = Literal["raw", "normalised"]
 
@@ -27,7 +27,7 @@ class GroupNorm32(nn.GroupNorm):
         return normed.to(x.dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
     """Single-head attention between all pixels; q, k, v and the result are [B, C, H, W] or [B, C, D, H, W]."""
     # pixels first, channels contiguous: with other strides the fused kernels are passed over for one that builds the
     # whole matrix
@@ -56,7 +56,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend between the pixels of one map; [B, C, H, W] to the same shape."""
         q, k, v = self.qkv(self.norm(x)).chunk(3, dim=1)
-        return x + self.out(_attend(q, k, v))
+        return x + self.out(attend(q, k, v))
 
 
 class CrossAttention(nn.Module):
@@ -82,7 +82,7 @@ class CrossAttention(nn.Module):
         normed = [norm(x) for norm, x in zip(self.norms, raw, strict=True)]
         (q1, k1, v1), (q2, k2, v2) = (qkv(x).chunk(3, dim=1) for qkv, x in zip(self.qkvs, normed, strict=True))
         kept1, kept2 = normed if self.residual == "normalised" else raw
-        return kept1 + self.outs[0](_attend(q2, k1, v1)), kept2 + self.outs[1](_attend(q1, k2, v2))
+        return kept1 + self.outs[0](attend(q2, k1, v1)), kept2 + self.outs[1](attend(q1, k2, v2))
 
 
 class GatedAttention(nn.Module):
@@ -109,4 +109,4 @@ class GatedAttention(nn.Module):
             0,
             x.shape[1] - self.keys,
         )  # fused kernels want q, k and v of one width; zeros add nothing
-        return x + self.gate * _attend(F.pad(q, missing), F.pad(k, missing), v, scale=1.0)
+        return x + self.gate * attend(F.pad(q, missing), F.pad(k, missing), v, scale=1.0)

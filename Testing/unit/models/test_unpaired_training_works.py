@@ -14,7 +14,6 @@ from MedXlateCore.models.registry import get_method, get_preset, get_recipe_pres
 METHODS = [name for name in list_methods() if get_method(name).unpaired]
 # how many steps at which learning rate; StarGAN v2, which is told nothing but the domain, needs the most
 LENGTHS = {"cyclegan": (60, 2e-3), "syndiff": (30, 2e-3), "stargan_v2": (400, 1e-3), "cyclegan3d": (60, 2e-3)}
-SLOW = {"stargan_v2", "cyclegan3d"}
 
 
 def heads(n: int, generator: torch.Generator, slices: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,9 +26,9 @@ def heads(n: int, generator: torch.Generator, slices: int = 0) -> tuple[torch.Te
     return -1 + inside * 1.6 - 0.4 * spot, -1 + inside * 0.8 + 0.6 * spot
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow, pytest.mark.timeout(900)] if n in SLOW else []) for n in METHODS]
-)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", METHODS)
 def test_training_on_shuffled_targets_brings_the_result_near_the_paired_target(name):
     torch.manual_seed(0)
     steps, rate = LENGTHS[name]
