@@ -9,6 +9,7 @@ import torch
 from comparators import count
 
 from MedXlateCore.errors import InputError, UsageError
+from MedXlateCore.inference.memory import estimate_memory
 from MedXlateCore.models.aldm import PARTS, AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
 from MedXlateCore.models.blocks.init import without_memory
 from MedXlateCore.models.blocks.patchgan import PatchGan
@@ -196,6 +197,14 @@ def test_parts_give_what_the_whole_gives():
     whole, parts = (finished(network.translate(images(), Sampling(), tiled))[1].values for tiled in (False, True))
     assert (whole - parts).abs().max() < 2e-3  # 1e-3 of the range
     assert (network.reconstruct(images()) - network.reconstruct(images(), tiled=True)).abs().max() < 1e-3
+
+
+def test_what_memory_it_needs_is_found_without_computing():
+    network = build()
+    needed = estimate_memory(network, 1, 24, 24, depth=24)
+    assert needed > sum(p.numel() for p in network.parameters()) * 4
+    assert estimate_memory(ALDM.towards(network, SMALL, 1), 1, 24, 24, depth=24) == needed
+    assert estimate_memory(network, 1, 48, 48, depth=24) > 2 * needed
 
 
 def test_the_ceiling_knows_no_target():
