@@ -249,8 +249,8 @@ def _problem(dataset: Dataset, storage: str, modality: str, image_type: tuple[st
     from pydicom.uid import UID
 
     if modality not in {"MR", "CT", "PT"}:
-        name = UID(storage).name if storage else UNKNOWN_KIND
-        return name if not name.startswith(("1.", "2.")) else UNKNOWN_KIND
+        name = UID(storage).name if storage else ""
+        return UNKNOWN_KIND if name == storage else name  # only names of the standard are shown
     if (number(dataset, "SamplesPerPixel") or 1) != 1:
         return "a colour image"
     if "MOSAIC" in image_type:
