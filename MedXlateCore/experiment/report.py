@@ -260,7 +260,19 @@ def _costs(findings: Findings) -> list[Part]:
         " to a volume in memory. Peak memory is that of the process that tests, with its libraries; on a GPU, of the"
         " tensors there."
     )
-    return [Heading("What it took"), Table(head, rows), Paragraph(text)]
+    return [Heading("What it took"), Table(head, rows), Paragraph(text), *_ceilings(findings)]
+
+
+def _ceilings(findings: Findings) -> list[Part]:
+    """Return how good a result each latent model's autoencoder lets through at best."""
+    items = []
+    for outcome in findings.outcomes:
+        known = ((outcome.results or {}).get("training") or {}).get("ceiling", {})
+        found = [f"{name} {value:.4g}" for name, value in known.items() if value is not None and "lesion" not in name]
+        if found:
+            items.append(f"{outcome.run.name}, seed {outcome.run.seed}: {', '.join(found)}")
+    text = "Ceiling of latent models: the true targets of the validation cases through the autoencoder and back."
+    return [Paragraph(text), Items(tuple(items))] if items else []
 
 
 def _number(value: float | None, digits: int) -> str:

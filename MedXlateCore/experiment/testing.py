@@ -20,6 +20,7 @@ from MedXlateCore.experiment.measuring import compare, figures_of
 from MedXlateCore.experiment.task import TESTED_FILE, Task, package_hashes
 from MedXlateCore.files import read_json, write_json
 from MedXlateCore.io import read_volume, write_volume
+from MedXlateCore.models.card import read_card
 from MedXlateCore.models.package import load_package
 from MedXlateCore.provenance import software_versions, warnings_as_dicts
 from MedXlateCore.training.table import CaseRow, read_table
@@ -104,7 +105,11 @@ def volume_path(folder: Path, direction: Direction | str, case: str) -> Path:
 
 
 def trained_facts(folder: Path) -> dict[str, Any]:
-    """Return how a training went: steps, minutes of optimiser steps, the step that is exported, warnings."""
+    """Return how a training went: steps, minutes of optimiser steps, the step that is exported, warnings.
+
+    Of a latent model also ``ceiling``: by name, the figures of its autoencoder's round trip of the validation targets.
+    """
+    figures = read_card(folder / "model").metrics.get("figures", {})
     newest = max((folder / "checkpoints").glob("step-*.json"))
     record, run = read_json(newest), read_json(folder / "run.json")
     progress = record["progress"]
@@ -114,6 +119,7 @@ def trained_facts(folder: Path) -> dict[str, Any]:
         "best_step": progress["best_step"],
         "device": run["device"],
         "warnings": run["warnings"],
+        "ceiling": {name: figures[name]["mean"] for name in figures if "ceiling." in name},
     }
 
 

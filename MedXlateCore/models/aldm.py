@@ -24,12 +24,14 @@ the paper appear in no version of the code; they are off. Moving averages of wei
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from MedXlateCore.errors import Warned
 from MedXlateCore.models.aldm_config import AldmConfig
 from MedXlateCore.models.aldm_net import AldmNetwork, AldmTowards
 from MedXlateCore.models.blocks.checks import check_constants
@@ -138,6 +140,19 @@ class AldmRecipe(Recipe):
     def judged(self, progress: float) -> bool:
         """Say whether the network can translate: from the last stage on."""
         return self.stage_of(progress) == self._stages[-1]
+
+    def remark(self, losses: Mapping[str, float], progress: float) -> Warned | None:
+        """Warn of a codebook of which next to nothing is used (``MX-TRN-017``), once the first codes had their time."""
+        least = max(4.0, self.config.codes / 256)
+        stage, within = self._place(progress)
+        if stage != "autoencoder" or within < 0.2 or losses.get("perplexity", least) >= least:
+            return None
+        return Warned(
+            "MX-TRN-017",
+            f"the codebook has collapsed: its perplexity is {losses['perplexity']:.1f}, of {self.config.codes} codes",
+            where="autoencoder",
+            fix="unused codes are revived (revive > 0); if it stays, lower autoencoder_rate or use regulariser kl",
+        )
 
     def networks(self) -> dict[str, nn.Module]:
         """Return ``generator`` and, if there is an adversarial term, ``discriminator``."""

@@ -43,6 +43,7 @@ def _end(run: Generator[None, None, Any]) -> Any:
 class AldmNetwork(nn.Module):
     """Everything that is needed to translate; see ``AldmConfig``."""
 
+    can_tile = True
     latent_mean: Tensor
     latent_square: Tensor
     latent_count: Tensor

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.directions import Direction
-from MedXlateCore.errors import UsageError
+from MedXlateCore.errors import UsageError, Warned
 
 __all__ = ["Batch", "Method", "Recipe", "TrainingState", "check_choices"]
 
@@ -84,6 +84,10 @@ class Recipe(ABC):
     def stage_of(self, progress: float) -> str:
         """Return the name of the stage that a run is in at ``progress``, 0 to 1."""
         return self.stages[0]
+
+    def remark(self, losses: Mapping[str, float], progress: float) -> Warned | None:
+        """Return what is worth a warning in the losses, averaged since the log's last row; None for nothing."""
+        return None
 
     def judged(self, progress: float) -> bool:
         """Return False while the generator cannot make the target yet: until then nothing is validated or averaged."""

@@ -22,6 +22,8 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
 
+from MedXlateCore.errors import Warned
+from MedXlateCore.files import read_json, write_json
 from MedXlateCore.models.method import Batch, TrainingState
 from MedXlateCore.models.registry import get_method
 from MedXlateCore.models.scan_batch import ScanBatch
@@ -224,7 +226,16 @@ class Trainer:
             if self.log:
                 means = {name: total / progress.summed for name, total in progress.sums.items()}
                 self.log.write(progress.step, "train", {**means, "learning_rate_factor": self.factor})
+                self._remark(self.recipe.remark(means, self.length.fraction(progress.step, self.seconds)))
             progress.sums, progress.summed = {}, 0
+
+    def _remark(self, warning: Warned | None) -> None:
+        """Tell a warning about the losses and add it to the run's record, the first time it comes."""
+        path = self.folder / "run.json"
+        facts = read_json(path) if warning and path.exists() else {}
+        if warning and warning.code not in {known["code"] for known in facts.get("warnings", ())}:
+            self.line.note(f"warning: {warning.as_text()}")
+            write_json(path, {**facts, "warnings": [*facts.get("warnings", ()), warning.as_dict()]})
 
     def _progress_line(self, quiet: bool) -> ProgressLine:
         if self.length.seconds is None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from MedXlateCore.errors import InputError
-from MedXlateCore.inference.slices import predict_slices
+from MedXlateCore.inference.slices import autocast, predict_slices
 from MedXlateCore.inference.volumes import predict_volume
 from MedXlateCore.metrics.image import mean_absolute_error, mean_squared_error, peak_signal_to_noise
 from MedXlateCore.metrics.statistics import Summary, patient_means, summarise
@@ -74,6 +74,19 @@ class Predictor:
         if not np.isfinite(stack).all():
             raise diverged("the network's output holds NaN or infinite values", "validation")
         return stack
+
+    def ceiling(self, target: Float32Array) -> Float32Array | None:
+        """Return the round trip of a target [K, H, W] through the network's autoencoder; None where it has none."""
+        reconstruct: Callable[[torch.Tensor], torch.Tensor] | None = getattr(self.network, "reconstruct", None)
+        if reconstruct is None:
+            return None
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad(), autocast(self.device, self.precision):
+                return reconstruct(torch.from_numpy(target[None, None]).to(self.device))[0, 0].float().cpu().numpy()
+        finally:
+            self.network.train(was_training)
 
     def _volume(self, images: Float32Array, prompt: Float32Array | None) -> Float32Array:
         steps = predict_volume(self.network, images, prompt, device=self.device, precision=self.precision)
@@ -161,7 +174,8 @@ def validate_case(predictor: Predictor, case: PreparedCase, window: tuple[int, i
 
     Returns:
         Figures ``<condition>.mae``, ``.psnr`` (foreground), ``.lesion_mae``, ``.lesion_psnr``, for the conditions
-        ``none``, ``given`` (annotated cases only) and ``sham``; and ``sham.change``.
+        ``none``, ``given`` (annotated cases only) and ``sham``; and ``sham.change``. Of a latent model also
+        ``ceiling``: the true target through its autoencoder and back, which is the best it can reach.
     """
     slices = used_slices(case, window)
     images = np.asarray(case.images[:, :-1], dtype=np.float32).swapaxes(0, 1)
@@ -177,6 +191,9 @@ def validate_case(predictor: Predictor, case: PreparedCase, window: tuple[int, i
             predictions[condition], prompts[condition] = stack, prompt
     for condition, stack in predictions.items():
         figures |= _measure(case, slices, stack, condition)
+    ceiling = predictor.ceiling(np.array(case.images[:, -1], dtype=np.float32))
+    if ceiling is not None:
+        figures |= _measure(case, slices, ceiling, "ceiling")
     if "sham" in prompts:
         inside = prompts["sham"] > 0
         change = np.abs(predictions["sham"][inside].astype(np.float64) - predictions["none"][inside]) / 2

@@ -374,3 +374,14 @@ def test_the_tiny_preset_fits_its_training_file():
     assert tiny.directions == ("T1->T2", "T1->FLAIR", "T2->T1")
     assert all(size % tiny.multiple == 0 for size in (80, 96, 32))
     assert recipe.adversarial_weight == 0
+
+
+def test_a_codebook_of_which_nothing_is_used_is_told():
+    recipe = AldmRecipe(SMALL, RECIPE)
+    assert recipe.remark({"perplexity": 20.0}, 0.2) is None
+    assert recipe.remark({"perplexity": 1.5}, 0.01) is None  # it has only begun
+    assert recipe.remark({"latents": 1.0}, 0.5) is None
+    warning = recipe.remark({"perplexity": 1.5}, 0.2)
+    assert warning is not None
+    assert warning.code == "MX-TRN-017"
+    assert "32 codes" in warning.found

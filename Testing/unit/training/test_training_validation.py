@@ -132,3 +132,19 @@ def test_patients_count_once_however_many_cases_they_have():
     assert result.score == pytest.approx(3.0)
     summary = result.summaries()["mae"]
     assert (summary.mean, summary.count, summary.missing) == (pytest.approx(3.0), 2, 1)
+
+
+def test_a_latent_model_is_measured_against_its_own_ceiling(case: PreparedCase):
+    class Latent(nn.Module):
+        def forward(self, images: Tensor, roi: Tensor) -> Tensor:
+            return images[:, :1] * 0
+
+        def reconstruct(self, images: Tensor) -> Tensor:
+            return images * 0.5
+
+    network = Latent().train()
+    figures = validate_case(predictor(network, encoding=None), case).figures
+    inside = case.masks[list(case.slices), 2] > 0
+    truth = case.images[list(case.slices), -1][inside]
+    assert figures["ceiling.mae"] == pytest.approx(np.abs(truth).mean() / 4, rel=1e-5)  # half the way, on [0, 1]
+    assert network.training
