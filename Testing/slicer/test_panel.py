@@ -390,6 +390,9 @@ def samples_widgets(panel):
 
 def test_samples_are_folded_up_and_cannot_be_set_for_a_model_that_draws_none(ready):
     assert ready.ui.samplesBox.collapsed
+    assert not any(widget.visible for widget in samples_widgets(ready))
+    ready.ui.samplesBox.collapsed = False
+    assert all(widget.visible for widget in samples_widgets(ready))
     assert not any(widget.enabled for widget in samples_widgets(ready))
     assert ready.ui.samplesText.text == "The model starter draws no samples: it makes the same image every time."
     ready.panel.parameters.samples = 4

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import make_tiny_card
 
 from MedXlateCore.errors import Cancelled, InputError, InternalError, MedXlateError, ResourceError, UsageError, Warned
 from MedXlateCore.inference.events import Finished, Progress, Started
@@ -171,6 +172,34 @@ def test_samples_and_their_spread_are_those_of_the_same_call_without_a_worker(dr
     assert single.uncertainty is None
     assert not np.array_equal(single.volume.array, several.volume.array)
     assert shared_memory() == before
+
+
+def test_a_diffusion_model_tells_its_steps_and_the_spread_of_its_samples(client, sources, tmp_path):
+    from MedXlateCore.config import to_mapping
+    from MedXlateCore.models.package import save_package
+    from MedXlateCore.models.registry import get_method
+
+    method = get_method("aldm")
+    config = method.presets["tiny"]
+    multiple = method.size_multiple(config)
+    percentile = {"kind": "percentile", "lower": 0.1, "upper": 99.9, "clip": True}
+    card = make_tiny_card(
+        name="aldm", method="aldm", config=to_mapping(config), prompts="none", directions=config.directions,
+        sources=("T1", "T2"), targets=("T2", "FLAIR", "T1"), normalisers={"T1": percentile, "T2": percentile},
+        grid={"orientation": "LPS", "size_multiple": [multiple] * 3},
+        output={name: {"kind": "relative", "low": 0.0, "high": 1.2} for name in config.directions},
+    )  # fmt: skip
+    assert save_package(tmp_path / "aldm", card, method.build(config)).draws_samples
+    client.open(sources[:1], tmp_path / "aldm", target="FLAIR", device="cpu", sampling=Sampling(samples=2, steps=2))
+    client.update()
+    events = collect(client)
+    done = [(event.done, event.total) for event in events if isinstance(event, Progress)]
+    assert len(done) >= 4
+    assert done[-1][0] == done[-1][1]
+    result = events[-1]
+    assert result.volume.modality is Modality.FLAIR
+    assert result.uncertainty.array.max() > 0
+    assert result.uncertainty.geometry.allclose(sources[0].geometry)
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
