@@ -21,6 +21,7 @@ from MedXlateCore.models.sampling import Sampling, VolumePrediction
 
 __all__ = ["AldmNetwork", "AldmTowards"]
 
+CERTAIN = 6.0  # below 0, the logarithm of the latents' variance at the start, for ``kl``
 REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage
 
 
@@ -63,6 +64,10 @@ class AldmNetwork(nn.Module):
         self.regulariser = (
             VectorQuantiser(*book, revive=config.revive) if config.regulariser == "vq" else GaussianRegulariser()
         )
+        if config.regulariser == "kl":
+            bias = self.encoder.get_parameter(f"layers.{len(self.encoder) - 1}.conv.bias")
+            with torch.no_grad():  # latents start all but certain: the decoder learns from them, not from noise
+                bias[channels:] -= CERTAIN
         self.spade, self.unet = None, None
         if config.use_spade:
             width = (config.spade_widths, config.spade_hidden, config.spade_stem, config.spade_residual)
