@@ -45,6 +45,8 @@ class AldmConfig:
         use_diffusion: refine by diffusion; else the target-like latents are decoded.
         concat_condition: show the diffusion its conditions beside the noisy latents; else it starts from them.
         cond_inputs: ``code``: source and target-like latents; ``paper``: target-like ones only.
+        residual: diffuse what the target's latents differ by from the target-like ones, not the latents themselves
+            (ours): a short training then begins where MS-SPADE ends, instead of from nothing.
         conditioning: how the target class is told: ``class_embed`` or ``crossattn``.
         unet_widths, unet_blocks: of the diffusion's U-Net.
         unet_attention: halvings of latents after which places attend to each other.
@@ -89,6 +91,7 @@ class AldmConfig:
     use_diffusion: bool = True
     concat_condition: bool = True
     cond_inputs: Literal["code", "paper"] = "code"
+    residual: bool = False
     conditioning: Conditioning = "class_embed"
     unet_widths: tuple[int, ...] = (128, 128, 256)
     unet_blocks: int = 1
@@ -129,6 +132,8 @@ class AldmConfig:
         some = self.use_spade or self.use_diffusion
         check_architecture(some, "use_spade, use_diffusion", (False, False), "one of them at least")
         ends = self.latent_channels * self.spade_patch**3
+        full = not self.residual or (self.use_spade and self.use_diffusion and self.concat_condition)
+        check_architecture(full, "residual", True, "with use_spade, use_diffusion and concat_condition only")
         closed = not self.use_spade or self.spade_stem > 0 or self.spade_widths[-1] == ends
         check_architecture(closed, "spade_widths", self.spade_widths, f"{ends} last, or a spade_stem")
         odd = self.spade_size in (1, 3, 5, 7)

@@ -48,6 +48,8 @@ class AldmNetwork(nn.Module):
     latent_mean: Tensor
     latent_square: Tensor
     latent_count: Tensor
+    residual_square: Tensor
+    residual_count: Tensor
 
     def __init__(self, config: AldmConfig) -> None:
         super().__init__()
@@ -79,6 +81,9 @@ class AldmNetwork(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_square", torch.ones(channels))
         self.register_buffer("latent_count", torch.ones(()))
+        if config.residual:
+            self.register_buffer("residual_square", torch.ones(channels))
+            self.register_buffer("residual_count", torch.ones(()))
         # voxel by voxel in memory: convolutions are faster
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.schedule = GaussianSchedule(config.levels, config.noise_low, config.noise_high, config.prediction)
@@ -114,6 +119,16 @@ class AldmNetwork(nn.Module):
         """Undo ``scaled``."""
         mean, spread = self._scale()
         return latents * spread + mean
+
+    def _residual_spread(self) -> Tensor:
+        return self.residual_square.clamp(min=1e-12).sqrt().view(-1, 1, 1, 1)
+
+    def measure_residual(self, residual: Tensor) -> None:
+        """Update the mean square of what target-like latents [B, C, D, H, W] are wrong by, on the diffusion's scale."""
+        with torch.no_grad():
+            square = residual.movedim(1, 0).flatten(1).square().mean(dim=1)
+            self.residual_square.lerp_(square, 1 / self.residual_count.clamp(max=REMEMBERED["spade"]))
+            self.residual_count.add_(1)
 
     def encoded(self, images: Tensor, draws: Tensor | None = None) -> Regularised:
         """Return the latents of images [B, 1, D, H, W], with the regulariser's loss."""
@@ -251,7 +266,10 @@ class AldmNetwork(nn.Module):
             """Predict for a batch that is all at one level."""
             return self.predicted(images, torch.full((len(images),), level, device=images.device), known, target)
 
-        return (yield from denoise(self.schedule, network, noisy, path, *self._sampler(sampling), generator))
+        drawn = yield from denoise(self.schedule, network, noisy, path, *self._sampler(sampling), generator)
+        if config.residual and known.like is not None:
+            return known.like + drawn * self._residual_spread()
+        return drawn
 
     def _steps(self, sampling: Sampling) -> int:
         config = self.config
@@ -339,6 +357,9 @@ class AldmNetwork(nn.Module):
             source_, like, clean = shown
         if source_ is None or clean is None:
             raise RuntimeError("latents are missing")
+        if self.config.residual and like is not None:
+            self.measure_residual(clean - like)
+            clean = (clean - like) / self._residual_spread()
         noisy = self.schedule.noised(clean, levels, noise)
         made = self.predicted(noisy, levels, Conditions(source_, like), there)
         return {"made": made, "wanted": self.schedule.wanted(clean, levels, noise)}

@@ -385,3 +385,25 @@ def test_a_codebook_of_which_nothing_is_used_is_told():
     assert warning is not None
     assert warning.code == "MX-TRN-017"
     assert "32 codes" in warning.found
+
+
+def test_what_spade_leaves_is_diffused_and_added_to_it():
+    network = build(residual=True, prediction="x0")
+    source = images()
+    with torch.no_grad():
+        for layer in list(network.unet.modules())[::-1]:
+            if isinstance(layer, torch.nn.Conv3d):  # the last one: nothing is predicted
+                layer.weight.zero_()
+                layer.bias.zero_()
+                break
+        made, alone = network(source), network.spade_only(source)
+    assert (made - alone).abs().max() < 1e-4
+
+
+def test_the_scale_of_what_spade_leaves_is_measured():
+    network = build(residual=True)
+    for _ in range(3):
+        network.measure_residual(torch.full((1, 2, 2, 2, 2), 0.25))
+    assert torch.allclose(network.residual_square, torch.full((2,), 0.0625), atol=1e-6)
+    with pytest.raises(UsageError, match="MX-MOD-005"):
+        AldmConfig(residual=True, use_spade=False)
