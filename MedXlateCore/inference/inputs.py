@@ -168,7 +168,7 @@ def accept_sources(
 
 def _reconstruction(target: Modality) -> Warned:
     return Warned(
-        "MX-MOD-094",
+        "MX-MOD-098",
         f"the source is a {target.value} image already, so the result is a reconstruction of it",
         fix="choose another target, unless it is the reconstruction that you want to see",
     )

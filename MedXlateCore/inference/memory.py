@@ -120,7 +120,7 @@ class _LiveStorages(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
             self.add(tensor)
-        if func is torch.ops.aten.convolution.default:
+        if func is torch.ops.aten.convolution.default and not _by_voxel(args[1]):
             self.peak = max(self.peak, self.live + _bytes(args[0]) + _bytes(result))
         return result
 
@@ -158,6 +158,12 @@ def _tensors(result: Any) -> Iterator[Tensor]:
     elif isinstance(result, list | tuple):
         for item in result:
             yield from _tensors(item)
+
+
+def _by_voxel(weights: Tensor) -> bool:
+    """Return whether a convolution of volumes works voxel by voxel: its kernel takes maps as they then are."""
+    wide = weights.ndim == 5 and weights[0, 0].numel() > 1  # of 1 x 1 x 1 both layouts are the same
+    return wide and weights.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -1,7 +1,8 @@
-"""Plots of intensities as inline SVG: histograms, and differences against means (Bland and Altman 1986)."""
+"""Plots as inline SVG: histograms, differences against means (Bland and Altman 1986), and curves."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -13,6 +14,7 @@ __all__ = [
     "Histogram",
     "bland_altman_svg",
     "bland_altman_values",
+    "curves_svg",
     "histogram_svg",
     "histogram_values",
 ]
@@ -22,6 +24,7 @@ FloatArray = NDArray[np.floating]
 _WIDTH, _HEIGHT = 460, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46
 _REFERENCE, _SYNTHETIC = "#1b4f8a", "#b3361b"
+_COLOURS = (_REFERENCE, _SYNTHETIC, "#2d7a3e", "#7a4fa3", "#8a6d1b", "#444444")
 
 
 class _Axes:
@@ -134,6 +137,31 @@ def bland_altman_svg(reference: FloatArray, synthetic: FloatArray, unit: str, bi
         parts.append(_label(_WIDTH - _RIGHT - 4, y - 4, f"{text} {_tick(value)}", "end", _SYNTHETIC))
     parts.append(axes.frame(f"mean of both ({unit})", f"synthetic − reference ({unit})"))
     return _svg("Difference of the two images against their mean, as a density of voxels", parts)
+
+
+def curves_svg(
+    curves: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str, logarithmic: bool = False
+) -> str:
+    """Return lines through points (x, y) with a legend; ``logarithmic`` places x by its logarithm to base 10."""
+    drawn = {
+        name: [(float(np.log10(x)) if logarithmic else float(x), float(y)) for x, y in points]
+        for name, points in curves.items()
+    }
+    every = np.array([point for points in drawn.values() for point in points])
+    axes = _Axes(_widened(*_limits(every[:, 0])), _widened(*_limits(every[:, 1], 0.06)))
+    parts = [axes.frame(f"{x_name} (log10)" if logarithmic else x_name, y_name)]
+    for number, (name, points) in enumerate(drawn.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        line = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke-width="1.8" stroke="{colour}"/>')
+        parts += [f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="3" fill="{colour}"/>' for x, y in points]
+        parts.append(_label(_LEFT + 12, _TOP + 14 + 16 * number, name, "start", colour))
+    return _svg(f"{y_name} against {x_name}", parts)
+
+
+def _limits(values: FloatArray, margin: float = 0.0) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return low - margin * (high - low), high + margin * (high - low)
 
 
 def _tick(value: float) -> str:

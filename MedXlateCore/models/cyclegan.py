@@ -18,7 +18,7 @@ are stored with the discriminators, so that a resumed run ends with the same bit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +43,13 @@ class CycleGanConfig:
     Attributes:
         width: channels at full resolution.
         blocks: residual blocks; the paper has 9 for images of 256 x 256 and 6 for 128 x 128.
+        dimensions: 2; a subclass for volumes has 3.
 
     Raises:
         UsageError: ``MX-MOD-005``, a number out of its range.
     """
+
+    dimensions: ClassVar[int] = 2
 
     width: int = 64
     blocks: int = 9
@@ -54,6 +57,10 @@ class CycleGanConfig:
     def __post_init__(self) -> None:
         check_architecture(1 <= self.width <= MAX_WIDTH, "width", self.width, f"1 to {MAX_WIDTH}")
         check_architecture(1 <= self.blocks <= MAX_BLOCKS, "blocks", self.blocks, f"1 to {MAX_BLOCKS}")
+
+    def translator(self) -> nn.Module:
+        """Return a freshly initialised generator."""
+        return ResnetTranslator(1, self.width, self.blocks, dimensions=self.dimensions)
 
 
 @dataclass(frozen=True)
@@ -92,16 +99,21 @@ class CycleGanRecipe(Recipe):
 
     ``generator`` leads from source to target, ``reverse`` back; ``discriminator`` judges targets,
     ``reverse_discriminator`` sources.
+
+    Args:
+        config: the generators' architecture.
+        recipe_config: the constants.
+        strided: the discriminators' convolutions of stride 2.
     """
 
-    def __init__(self, config: CycleGanConfig, recipe_config: CycleGanRecipeConfig) -> None:
+    def __init__(self, config: CycleGanConfig, recipe_config: CycleGanRecipeConfig, strided: int = 3) -> None:
         self.recipe_config = recipe_config
-        width, pool = recipe_config.discriminator_width, recipe_config.pool
+        judge = (1, recipe_config.discriminator_width, recipe_config.pool, strided, config.dimensions)
         self._networks: dict[str, nn.Module] = {
-            "generator": ResnetTranslator(1, config.width, config.blocks),
-            "reverse": ResnetTranslator(1, config.width, config.blocks),
-            "discriminator": PooledPatchGan(1, width, pool),
-            "reverse_discriminator": PooledPatchGan(1, width, pool),
+            "generator": config.translator(),
+            "reverse": config.translator(),
+            "discriminator": PooledPatchGan(*judge),
+            "reverse_discriminator": PooledPatchGan(*judge),
         }
 
     def networks(self) -> dict[str, nn.Module]:
@@ -168,7 +180,7 @@ class CycleGan(Method):
 
     def build(self, config: Any) -> nn.Module:
         """Return a freshly initialised generator from source to target."""
-        return ResnetTranslator(1, config.width, config.blocks)
+        return config.translator()
 
     def recipe(self, config: Any, recipe_config: Any) -> Recipe:
         """Return the recipe with fresh networks."""

@@ -17,13 +17,14 @@ same images give the same result. It takes no region prompts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.adversarial import PairedRecipe, PairedRecipeConfig
 from MedXlateCore.models.blocks.checks import MAX_INPUTS, check_architecture, check_images
+from MedXlateCore.models.blocks.dimensions import CONVOLUTION, TRANSPOSED, pixels_first
 from MedXlateCore.models.blocks.init import channels_last, init_normal
 from MedXlateCore.models.blocks.norms import norm_layer
 from MedXlateCore.models.method import Method, Recipe, check_choices
@@ -47,10 +48,13 @@ class Pix2PixConfig:
         levels: number of halvings; height and width must be multiples of 2^levels.
         norm: ``instance`` (the paper's normalisation at its batch of 1) or ``batch`` (running statistics).
         dropout: probability, in the three deepest levels of the decoder.
+        dimensions: 2; a subclass for volumes has 3.
 
     Raises:
         UsageError: ``MX-MOD-004`` (a value that is not among the choices), ``MX-MOD-005`` (a number out of its range).
     """
+
+    dimensions: ClassVar[int] = 2
 
     inputs: int = 2
     width: int = 64
@@ -72,38 +76,42 @@ class Pix2PixNetwork(nn.Module):
     def __init__(self, config: Pix2PixConfig) -> None:
         super().__init__()
         self.config = config
+        conv, transposed = CONVOLUTION[config.dimensions], TRANSPOSED[config.dimensions]
         widths = [config.width * min(2**n, LARGEST_FACTOR) for n in range(config.levels)]
         last = config.levels - 1
-        self.downs = nn.ModuleList([nn.Conv2d(config.inputs, widths[0], 4, 2, 1, bias=False)])
+        self.downs = nn.ModuleList([conv(config.inputs, widths[0], 4, 2, 1, bias=False)])
         for n in range(1, config.levels):
-            norm = nn.Identity() if n == last else norm_layer(config.norm, widths[n])
-            conv = nn.Conv2d(widths[n - 1], widths[n], 4, 2, 1, bias=False)
-            self.downs.append(nn.Sequential(nn.LeakyReLU(0.2), conv, norm))
-        self.ups = nn.ModuleList([nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * widths[0], 1, 4, 2, 1))])
+            norm = nn.Identity() if n == last else self._norm(widths[n])
+            halve = conv(widths[n - 1], widths[n], 4, 2, 1, bias=False)
+            self.downs.append(nn.Sequential(nn.LeakyReLU(0.2), halve, norm))
+        self.ups = nn.ModuleList([nn.Sequential(nn.ReLU(), transposed(2 * widths[0], 1, 4, 2, 1))])
         for n in range(1, config.levels):
             channels = widths[n] if n == last else 2 * widths[n]
-            enlarge = nn.ConvTranspose2d(channels, widths[n - 1], 4, 2, 1, bias=False)
+            enlarge = transposed(channels, widths[n - 1], 4, 2, 1, bias=False)
             drop = nn.Dropout(config.dropout) if n > last - DROPOUT_LEVELS else nn.Identity()
-            self.ups.append(nn.Sequential(nn.ReLU(), enlarge, norm_layer(config.norm, widths[n - 1]), drop))
+            self.ups.append(nn.Sequential(nn.ReLU(), enlarge, self._norm(widths[n - 1]), drop))
         init_normal(self)
-        channels_last(self)
+        channels_last(self, config.dimensions)
+
+    def _norm(self, channels: int) -> nn.Module:
+        return norm_layer(self.config.norm, channels, dimensions=self.config.dimensions)
 
     def forward(self, images: Tensor, roi: Tensor | None = None) -> Tensor:
         """Synthesise the target.
 
         Args:
-            images: sources [B, S, H, W] in [-1, 1], in the order of the model card.
+            images: sources [B, S, H, W], or [B, S, K, H, W], in [-1, 1], in the order of the model card.
             roi: not looked at; this network takes no prompt.
 
         Returns:
-            Target [B, 1, H, W] in [-1, 1].
+            Target [B, 1, H, W], or [B, 1, K, H, W], in [-1, 1].
 
         Raises:
-            InputError: ``MX-MOD-007`` (height or width not a multiple of 2^levels), ``MX-MOD-008`` (wrong number of
+            InputError: ``MX-MOD-007`` (a size that is not a multiple of 2^levels), ``MX-MOD-008`` (wrong number of
                 channels).
         """
-        check_images(images, self.config.inputs, 2**self.config.levels)
-        features = [images.contiguous(memory_format=torch.channels_last)]
+        check_images(images, self.config.inputs, 2**self.config.levels, self.config.dimensions)
+        features = [pixels_first(images)]
         for down in self.downs:
             features.append(down(features[-1]))
         x = features.pop()

@@ -76,7 +76,9 @@ class SentenceKind:
         """Return the facts of a sentence (without its full stop), or None if it is not of this kind."""
         for pattern in self.patterns:
             match = pattern.fullmatch(sentence) or pattern.fullmatch(f", {sentence}")
-            if match is not None:
+            if match is None:
+                continue
+            if self.mandatory == "always" or any(match.groups()):  # "Acquired." alone tells nothing
                 return {name: SLOTS[name].read(text) for name, text in match.groupdict().items() if text is not None}
         return None
 

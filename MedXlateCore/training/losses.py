@@ -31,15 +31,18 @@ def masked_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return (weight * (prediction - target).abs()).sum() / weight.sum().clamp(min=1.0)
 
 
-def lsgan_discriminator(real: Tensor, fake: Tensor, *, half: bool = True) -> Tensor:
+def lsgan_discriminator(real: Tensor, fake: Tensor, *, half: bool = True, real_label: float = 1.0) -> Tensor:
     """Return the least-squares loss of a discriminator: real scores are to be 1, fake scores 0.
 
     Args:
         real: scores of real images, any shape.
         fake: scores of synthetic images, detached from the generator.
         half: average the two terms (the factor 1/2 of the TLP code) instead of adding them (as in TLP's equation 6).
+        real_label: below 1 for a smoothed label of real images (Salimans et al., NeurIPS 2016, section 3.4).
     """
-    loss = functional.mse_loss(real, torch.ones_like(real)) + functional.mse_loss(fake, torch.zeros_like(fake))
+    loss = functional.mse_loss(real, torch.full_like(real, real_label)) + functional.mse_loss(
+        fake, torch.zeros_like(fake)
+    )
     return 0.5 * loss if half else loss
 
 
@@ -78,15 +81,16 @@ def ssim_loss(prediction: Tensor, target: Tensor, window: int = 11, sigma: float
     return 1 - (luminance * structure).mean()
 
 
-def cross_entropy_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+def cross_entropy_discriminator(real: Tensor, fake: Tensor, *, real_label: float = 1.0) -> Tensor:
     """Return the cross-entropy loss of a discriminator, halved as in pix2pix (Isola et al., CVPR 2017, section 3.3).
 
     Args:
         real: scores of real images before the sigmoid, any shape.
         fake: scores of synthetic images, detached from the generator.
+        real_label: below 1 for a smoothed label of real images, as in :func:`lsgan_discriminator`.
     """
     entropy = functional.binary_cross_entropy_with_logits
-    return 0.5 * (entropy(real, torch.ones_like(real)) + entropy(fake, torch.zeros_like(fake)))
+    return 0.5 * (entropy(real, torch.full_like(real, real_label)) + entropy(fake, torch.zeros_like(fake)))
 
 
 def cross_entropy_generator(fake: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ from MedXlateCore.training.losses import (
     lsgan_generator,
 )
 
-__all__ = ["AdversarialConfig", "AdversarialRecipe", "PairedRecipe", "PairedRecipeConfig"]
+__all__ = ["GAN_LOSSES", "AdversarialConfig", "AdversarialRecipe", "PairedRecipe", "PairedRecipeConfig"]
 
-_GAN = {
+GAN_LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {  # discriminator's, generator's
     "cross_entropy": (cross_entropy_discriminator, cross_entropy_generator),
     "least_squares": (lsgan_discriminator, lsgan_generator),
 }
@@ -113,6 +113,10 @@ class AdversarialRecipe(Recipe):
         """Return the discriminator's scores of real or synthetic targets [B, 1, H, W]."""
         return state.networks["discriminator"](image)
 
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return what the discriminator's scores of real and synthetic images cost it."""
+        return GAN_LOSSES[self.config.adversarial][0](real, fake)
+
     def terms(self, batch: Batch, made: Tensor, state: TrainingState) -> dict[str, tuple[float, Tensor]]:
         """Return weight and value of what ``synthesise`` made costs, by name, without the adversarial term."""
         return {"l1": (self.config.l1_weight, l1(made[:, :1], batch.target))}
@@ -130,7 +134,7 @@ class AdversarialRecipe(Recipe):
     def _discriminator_step(self, batch: Batch, fake: Tensor, state: TrainingState) -> Tensor:
         state.networks["discriminator"].requires_grad_(True)
         real_scores, fake_scores = self.scores(batch.target, batch, state), self.scores(fake, batch, state)
-        loss = _GAN[self.config.adversarial][0](real_scores, fake_scores)
+        loss = self.discriminator_loss(real_scores, fake_scores)
         self._descend(["discriminator"], loss, state)
         return loss
 
@@ -139,7 +143,7 @@ class AdversarialRecipe(Recipe):
         if "discriminator" in state.networks:
             # the others' step needs no gradients of the discriminator
             state.networks["discriminator"].requires_grad_(False)
-            adversarial = _GAN[self.config.adversarial][1](self.scores(made[:, :1], batch, state))
+            adversarial = GAN_LOSSES[self.config.adversarial][1](self.scores(made[:, :1], batch, state))
             terms["adversarial"] = (self.config.adversarial_weight, adversarial)
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         self._descend([name for name in state.networks if name != "discriminator"], total, state)
@@ -164,13 +168,18 @@ class PairedRecipe(AdversarialRecipe):
     """Mean absolute error, and a PatchGAN that sees source and target together.
 
     Args:
-        generator: network from images [B, S, H, W] to the target [B, 1, H, W].
-        inputs: S.
+        generator: network from images [B, S, H, W] to the target [B, 1, H, W], or from volumes to a volume.
+        inputs: S, channels of what the discriminator sees beside the target.
         config: the constants.
+        strided: the discriminator's convolutions of stride 2.
+        dimensions: 2, or 3 for volumes.
     """
 
-    def __init__(self, generator: nn.Module, inputs: int, config: PairedRecipeConfig) -> None:
-        super().__init__(generator, lambda: PatchGan(1, inputs, config.discriminator_width), config)
+    def __init__(
+        self, generator: nn.Module, inputs: int, config: PairedRecipeConfig, strided: int = 3, dimensions: int = 2
+    ) -> None:
+        width = config.discriminator_width
+        super().__init__(generator, lambda: PatchGan(1, inputs, width, strided=strided, dimensions=dimensions), config)
 
     def scores(self, image: Tensor, batch: Batch, state: TrainingState) -> Tensor:
         """Judge an image with its sources."""

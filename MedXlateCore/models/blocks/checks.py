@@ -1,4 +1,4 @@
-"""What slice-wise networks and their recipes refuse: sizes, channels and constants with which they cannot work."""
+"""What networks and their recipes refuse: sizes, channels and constants with which they cannot work."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ __all__ = ["MAX_INPUTS", "check_architecture", "check_constants", "check_images"
 MAX_INPUTS = 16  # sources; as many as a model card may list
 
 
-def check_images(images: Tensor, channels: int, multiple: int) -> None:
-    """Check images [B, S, H, W] before a network sees them.
+def check_images(images: Tensor, channels: int, multiple: int, dimensions: int = 2) -> None:
+    """Check images [B, S, H, W] or [B, S, D, H, W] before a network sees them.
 
     Args:
         images: the sources.
         channels: S that the network takes.
-        multiple: number that height and width must be a multiple of.
+        multiple: number that height and width, in volumes depth too, must be a multiple of.
+        dimensions: 2 for slices, 3 for volumes.
 
     Raises:
-        InputError: ``MX-MOD-007`` (height or width does not fit), ``MX-MOD-008`` (wrong number of channels).
+        InputError: ``MX-MOD-007`` (a size does not fit), ``MX-MOD-008`` (wrong number of channels).
     """
-    if images.ndim != 4 or images.shape[1] != channels:
+    volumes = dimensions == 3
+    if images.ndim != 2 + dimensions or images.shape[1] != channels:
         raise InputError(
             "MX-MOD-008",
             f"the network was given images of shape {tuple(images.shape)}",
-            expected=f"[B, {channels}, H, W], one channel a source",
+            expected=f"[B, {channels}, {'D, ' if volumes else ''}H, W], one channel a source",
             where="images",
             fix="stack the sources that the model card lists, in its order",
         )
-    if images.shape[2] % multiple or images.shape[3] % multiple or 0 in images.shape:
+    sizes = images.shape[2:]
+    if any(size % multiple for size in sizes) or 0 in images.shape:
         raise InputError(
             "MX-MOD-007",
-            f"the images have {images.shape[2]} x {images.shape[3]} pixels",
-            expected=f"height and width of a multiple of {multiple}",
+            f"the images have {' x '.join(map(str, sizes))} {'voxels' if volumes else 'pixels'}",
+            expected=f"{'depth, ' if volumes else ''}height and width of a multiple of {multiple}",
             where="images",
             fix="pad or crop the slices; a grid with size_multiple does so",
         )

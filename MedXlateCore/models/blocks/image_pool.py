@@ -31,13 +31,13 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return as many images [B, C, H, W] as given, one after the other.
+        """Return as many images [B, C, H, W], or volumes, as given, one after the other.
 
         Until the pool is full every image is kept and returned. Then each is returned with probability 1/2, and
         otherwise changes places with one of the pool, which is returned instead.
 
         Args:
-            images: new images [B, C, H, W] in fp32.
+            images: new images [B, C, ...] in fp32.
             generator: of the draws, on the images' device.
         """
         images = images.detach()
@@ -74,11 +74,14 @@ class PooledPatchGan(nn.Module):
         channels: channels of the judged image.
         width: channels after the first convolution.
         pool: size of the pool.
+        strided, dimensions: as in ``PatchGan``.
     """
 
-    def __init__(self, channels: int = 1, width: int = 64, pool: int = 50) -> None:
+    def __init__(
+        self, channels: int = 1, width: int = 64, pool: int = 50, strided: int = 3, dimensions: int = 2
+    ) -> None:
         super().__init__()
-        self.judge = PatchGan(channels, width=width, norm="instance")
+        self.judge = PatchGan(channels, width=width, norm="instance", strided=strided, dimensions=dimensions)
         self.pool = ImagePool(pool)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

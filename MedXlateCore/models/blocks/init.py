@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from MedXlateCore.models.blocks.dimensions import LAYOUT
+
 __all__ = ["channels_last", "init_normal", "without_memory"]
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
@@ -24,13 +26,13 @@ def init_normal(network: nn.Module, std: float = 0.02) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def channels_last(network: nn.Module) -> None:
-    """Store the weights of a 2D network pixel by pixel, in place, for images that are stored so too.
+def channels_last(network: nn.Module, dimensions: int = 2) -> None:
+    """Store the weights of a network for slices or volumes pixel by pixel, in place, for images that are stored so too.
 
     Convolutions are then faster and copy neither their weights nor their maps; norms over channels and attention need
     no copies.
     """
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=LAYOUT[dimensions])  # type: ignore[call-overload]
 
 
 @contextmanager

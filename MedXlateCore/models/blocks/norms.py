@@ -1,4 +1,4 @@
-"""Normalisation layers by name, for convolutional networks. Maps are [B, C, H, W]."""
+"""Normalisation layers by name, for convolutional networks. Maps are [B, C, H, W], or [B, C, K, H, W] of volumes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class InstanceNorm(nn.GroupNorm):
         if x.shape[2:].numel() > 1:
             return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
         flat = x - x
-        return flat if bias is None else flat + bias.to(x.dtype)[:, None, None]
+        return flat if bias is None else flat + bias.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
 
 
-def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS) -> nn.Module:
+def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS, dimensions: int = 2) -> nn.Module:
     """Return a normalisation of ``channels`` channels.
 
     Args:
@@ -46,9 +46,10 @@ def norm_layer(kind: Norm, channels: int, affine: bool = True, eps: float = EPS)
         channels: C.
         affine: for ``instance``, learn a gain and a bias; ``batch`` and ``group`` always do.
         eps: added to the variance.
+        dimensions: 2 for images, 3 for volumes.
     """
     if kind == "batch":
-        return nn.BatchNorm2d(channels, eps=eps)
+        return (nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d)(channels, eps=eps)
     if kind == "instance":
         return InstanceNorm(channels, eps=eps, affine=affine)
     return GroupNorm32(math.gcd(GROUPS, channels), channels, eps=eps) if kind == "group" else nn.Identity()

@@ -23,20 +23,28 @@ class PatchGan(nn.Module):
         width: channels after the first convolution, doubled up to 8 times this.
         norm: normalisation, on all but the first and the last convolution.
         strided: number of convolutions of stride 2; 3 gives the receptive field of 70 pixels.
+        dimensions: 2 for images, 3 for volumes [B, C, D, H, W].
     """
 
     def __init__(
-        self, channels: int = 1, condition_channels: int = 0, width: int = 64, norm: Norm = "batch", strided: int = 3
+        self,
+        channels: int = 1,
+        condition_channels: int = 0,
+        width: int = 64,
+        norm: Norm = "batch",
+        strided: int = 3,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
+        conv = nn.Conv2d if dimensions == 2 else nn.Conv3d
         self.smallest = 3 * 2**strided  # below this the two convolutions of stride 1 leave nothing
         widths = [width * min(2**n, 8) for n in range(strided + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(channels + condition_channels, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
+        layers: list[nn.Module] = [conv(channels + condition_channels, width, 4, 2, 1), nn.LeakyReLU(0.2, True)]
         for n in range(strided):
             stride = 2 if n < strided - 1 else 1
-            layers.append(nn.Conv2d(widths[n], widths[n + 1], 4, stride, 1, bias=norm != "batch"))
-            layers += [norm_layer(norm, widths[n + 1], affine=False), nn.LeakyReLU(0.2, True)]
-        layers.append(nn.Conv2d(widths[-1], 1, 4, 1, 1))
+            layers.append(conv(widths[n], widths[n + 1], 4, stride, 1, bias=norm != "batch"))
+            layers += [norm_layer(norm, widths[n + 1], affine=False, dimensions=dimensions), nn.LeakyReLU(0.2, True)]
+        layers.append(conv(widths[-1], 1, 4, 1, 1))
         self.layers = nn.Sequential(*layers)
         init_normal(self)
 
@@ -86,10 +94,11 @@ class StridedGan(nn.Module):
 
 
 def _check_size(image: Tensor, smallest: int) -> None:
-    if min(image.shape[-2:]) < smallest:
+    sizes = image.shape[2:]
+    if min(sizes) < smallest:
         raise InputError(
             "MX-MOD-007",
-            f"the image has {tuple(image.shape[-2:])} pixels",
-            expected=f"at least {smallest} x {smallest} for the discriminator",
+            f"the image has {tuple(sizes)} {'pixels' if len(sizes) == 2 else 'voxels'}",
+            expected=f"at least {' x '.join([str(smallest)] * len(sizes))} for the discriminator",
             fix="train on larger crops, or without the adversarial loss",
         )

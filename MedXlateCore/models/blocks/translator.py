@@ -16,27 +16,34 @@ class ResnetTranslator(ResnetGenerator):
 
     Args:
         inputs: channels of the input: sources times slices of each.
-        width, blocks, norm, dropout: as in ``ResnetGenerator``.
+        width, blocks, norm, dropout, dimensions: as in ``ResnetGenerator``.
     """
 
     def __init__(
-        self, inputs: int = 1, width: int = 64, blocks: int = 9, norm: Norm = "instance", dropout: float = 0.0
+        self,
+        inputs: int = 1,
+        width: int = 64,
+        blocks: int = 9,
+        norm: Norm = "instance",
+        dropout: float = 0.0,
+        dimensions: int = 2,
     ) -> None:
-        super().__init__(inputs, width, blocks, norm, dropout)
-        self.inputs = inputs
+        super().__init__(inputs, width, blocks, norm, dropout, dimensions)
+        self.inputs, self.dimensions = inputs, dimensions
 
     def forward(self, images: Tensor, roi: Tensor | None = None) -> Tensor:
         """Synthesise the target.
 
         Args:
-            images: [B, inputs, H, W] in [-1, 1].
+            images: [B, inputs, H, W] in [-1, 1], or [B, inputs, K, H, W].
             roi: not looked at; this network takes no prompt.
 
         Returns:
-            Target [B, 1, H, W] in [-1, 1].
+            Target [B, 1, H, W] in [-1, 1], or [B, 1, K, H, W].
 
         Raises:
-            InputError: ``MX-MOD-007`` (height or width not a multiple of 4), ``MX-MOD-008`` (wrong number of channels).
+            InputError: ``MX-MOD-007`` (a size that is not a multiple of ``multiple``), ``MX-MOD-008`` (wrong number of
+                channels).
         """
-        check_images(images, self.inputs, self.multiple)
+        check_images(images, self.inputs, self.multiple, self.dimensions)
         return super().forward(images)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sample import sampled
 from torch import nn
 
 from MedXlateCore.inference.memory import estimate_memory, estimate_model_memory
@@ -27,11 +28,11 @@ HEAP = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 MEASURE = """
 import sys, torch
 from MedXlateCore.models.registry import get_method
-method, preset, height, width, batch = get_method(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
+method, preset, batch, *size = get_method(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 config = method.presets[preset]
 network = method.build(config).eval()
 channels = method.n_sources(config) * method.context_slices(config)
-images, roi = torch.zeros(batch, channels, height, width), torch.zeros(batch, 1, height, width)
+images, roi = torch.zeros(batch, channels, *size), torch.zeros(batch, 1, *size)
 def status(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
 with torch.inference_mode():
@@ -50,16 +51,17 @@ def child(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @linux_only
-@pytest.mark.parametrize("name", list_methods())
+@pytest.mark.parametrize("name", sampled(list_methods()))
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_estimate_is_within_a_factor_of_what_is_measured(name, batch):
     method = get_method(name)
-    config = method.presets["tiny"]
-    done = child("-c", MEASURE, name, "tiny", "192", "192", str(batch), **HEAP)
+    if method.volumetric and batch > 1:
+        pytest.skip("volumes are translated one at a time")
+    config, depth, plane = method.presets["tiny"], 32 if method.volumetric else None, 96 if method.volumetric else 192
+    done = child("-c", MEASURE, name, "tiny", str(batch), *([str(depth)] if depth else []), *[str(plane)] * 2, **HEAP)
     assert done.returncode == 0, done.stderr
-    estimate = estimate_memory(
-        method.build(config), method.n_sources(config) * method.context_slices(config), 192, 192, batch
-    )
+    channels = method.n_sources(config) * method.context_slices(config)
+    estimate = estimate_memory(method.build(config), channels, plane, plane, batch, depth=depth)
     assert 1 / 1.5 < int(done.stdout) / estimate < 1.5
 
 
@@ -69,11 +71,13 @@ def test_every_registered_model_has_an_estimate_that_grows_with_the_work(name):
     network = method.build(method.presets["tiny"])
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     sources = method.n_sources(method.presets["tiny"]) * method.context_slices(method.presets["tiny"])
-    sizes = [
-        estimate_memory(network, sources, *shape) for shape in ((64, 64, 1), (128, 64, 1), (128, 128, 1), (128, 128, 8))
-    ]
+    depth = 16 if method.volumetric else None
+    shapes = ((64, 64, 1), (128, 64, 1), (128, 128, 1), (128, 128, 8))
+    sizes = [estimate_memory(network, sources, *shape, depth=depth) for shape in shapes]
     assert weights < sizes[0] < sizes[1] < sizes[2] < sizes[3]
-    assert estimate_memory(network, sources, 64, 64, 1, "bf16") >= sizes[0]
+    assert estimate_memory(network, sources, 64, 64, 1, "bf16", depth=depth) >= sizes[0]
+    if method.volumetric:
+        assert estimate_memory(network, sources, 64, 64, 1, depth=32) > sizes[0]
     assert {p.device.type for p in network.parameters()} == {"cpu"}
 
 

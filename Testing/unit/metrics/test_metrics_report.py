@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from MedXlateCore.metrics.evaluation import evaluate
-from MedXlateCore.metrics.plots import bland_altman_svg, histogram_svg
+from MedXlateCore.metrics.plots import bland_altman_svg, curves_svg, histogram_svg
 from MedXlateCore.metrics.report import evaluation_page, format_value, write_evaluation_report
 
 HOSTILE = '<script>alert("x")</script>&<img src=x onerror=y>'
@@ -141,3 +141,17 @@ def test_plots_of_constant_images_do_not_fail():
 )  # fmt: skip
 def test_figures_are_shown_with_few_digits(name, value, text):
     assert format_value(name, value) == text
+
+
+def test_curves_go_through_their_points_from_left_to_right_and_bottom_to_top():
+    chart = curves_svg(
+        {"ours": [(1, 10.0), (10, 20.0), (100, 30.0)], "theirs": [(1, 12.0), (100, 12.0)]}, "steps", "dB", True
+    )
+    lines = re.findall(r'<polyline points="([^"]+)"', chart)
+    points = [[tuple(map(float, pair.split(","))) for pair in line.split()] for line in lines]
+    (left, low), (middle, _), (right, high) = points[0]
+    assert left < middle < right
+    assert middle - left == pytest.approx(right - middle, abs=0.2)  # even steps of the logarithm
+    assert low > high  # SVG counts from the top
+    assert len({y for _, y in points[1]}) == 1
+    assert "theirs" in chart

@@ -12,13 +12,13 @@ def count(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def make_batch(n: int = 2, size: tuple[int, int] = (32, 32), sources: int = 2, seed: int = 0) -> Batch:
-    """Return random images and targets, with an annotated square."""
+def make_batch(n: int = 2, size: tuple[int, ...] = (32, 32), sources: int = 2, seed: int = 0) -> Batch:
+    """Return random images and targets, of slices or volumes, with an annotated square."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(n, sources, *size, generator=generator) * 2 - 1
     target = torch.rand(n, 1, *size, generator=generator) * 2 - 1
     regions = torch.zeros(n, 2, *size)
-    regions[:, :, 8:16, 8:16] = 1
+    regions[..., 8:16, 8:16] = 1
     return Batch(images, target, regions, torch.ones(n, 1, *size))
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sample import sampled
 
 from MedXlateCore.cli import main
 from MedXlateCore.config import parse_toml, set_value
@@ -38,12 +39,13 @@ def configuration(name, table):
     mapping = parse_toml(CONFIG.encode(), "tiny test configuration")
     mapping["model"], mapping["recipe"] = {"method": name, "preset": "tiny"}, {}
     mapping["data"] = {"directions": ["T1->T2", "T2->T1"]} if name in SEVERAL else {"sources": ["T1"], "target": "T2"}
-    for assignment in (f'data.table="{table}"', "training.steps=4", "training.validate_every=2"):
+    deep = ["grid.size_multiple=[1, 1, 16]"] if get_method(name).volumetric else []  # the cohort has 6 slices
+    for assignment in (f'data.table="{table}"', "training.steps=4", "training.validate_every=2", *deep):
         set_value(mapping, assignment)
     return config_from_mapping(mapping)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=sampled(METHODS))
 def run(request, tmp_path_factory, table):
     """Return a method's name, its configuration and the folder of a run of four steps."""
     config, folder = configuration(request.param, table), tmp_path_factory.mktemp(request.param) / "run"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sample import sampled
 
 from MedXlateCore.cli import main
 from MedXlateCore.config import parse_toml
@@ -34,11 +35,13 @@ def phantoms(tmp_path_factory):
     return folder / "cases.csv", rows
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=sampled(METHODS))
 def run(request, tmp_path_factory, phantoms):
     """Return a method's name and the folder of a run of two steps."""
     folder = tmp_path_factory.mktemp(request.param)
     text = CONFIG.replace('method = "tlp"', f'method = "{request.param}"').replace("config = { levels = 1 }", "")
+    if get_method(request.param).volumetric:
+        text = text.replace("[grid.crop]", "[grid]\nsize_multiple = [1, 1, 16]\n\n[grid.crop]")  # of 6 slices
     config = folder / "config.toml"
     config.write_text(text.replace(', preset = "tiny", ', ', preset = "tiny"'))
     settings = [word for setting in SHORT for word in ("--set", setting)]

@@ -13,22 +13,22 @@ from MedXlateCore.models.registry import get_method, get_preset, get_recipe_pres
 
 METHODS = [name for name in list_methods() if get_method(name).unpaired]
 # how many steps at which learning rate; StarGAN v2, which is told nothing but the domain, needs the most
-LENGTHS = {"cyclegan": (60, 2e-3), "syndiff": (30, 2e-3), "stargan_v2": (400, 1e-3)}
-SLOW = {"stargan_v2"}
+LENGTHS = {"cyclegan": (60, 2e-3), "syndiff": (30, 2e-3), "stargan_v2": (400, 1e-3), "cyclegan3d": (60, 2e-3)}
 
 
-def heads(n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ellipses with a bright spot in both contrasts, [n, 1, 32, 32] each: one bright, one dark."""
+def heads(n: int, generator: torch.Generator, slices: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ellipses, or ellipsoids, with a spot in both contrasts, bright and dark, [n, 1, 32, 32] or volumes."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
-    draws = torch.rand((5, n, 1, 1, 1), generator=generator)
-    inside = ((x / (0.6 + 0.3 * draws[0])) ** 2 + (y / (0.6 + 0.3 * draws[1])) ** 2 < 1).float()
-    spot = ((x - draws[2] + 0.5) ** 2 + (y - draws[3] + 0.5) ** 2 < 0.05).float() * inside
+    z = torch.linspace(-1, 1, slices).view(-1, 1, 1) if slices else torch.zeros(())
+    draws = torch.rand((5, n, 1, *[1] * (z + x).ndim), generator=generator)
+    inside = ((x / (0.6 + 0.3 * draws[0])) ** 2 + (y / (0.6 + 0.3 * draws[1])) ** 2 + z**2 < 1).float()
+    spot = ((x - draws[2] + 0.5) ** 2 + (y - draws[3] + 0.5) ** 2 + z**2 < 0.05).float() * inside
     return -1 + inside * 1.6 - 0.4 * spot, -1 + inside * 0.8 + 0.6 * spot
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow, pytest.mark.timeout(900)] if n in SLOW else []) for n in METHODS]
-)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", METHODS)
 def test_training_on_shuffled_targets_brings_the_result_near_the_paired_target(name):
     torch.manual_seed(0)
     steps, rate = LENGTHS[name]
@@ -37,7 +37,8 @@ def test_training_on_shuffled_targets_brings_the_result_near_the_paired_target(n
     recipe = method.recipe(config, get_recipe_preset(method, "tiny"))
     state = dataclasses.replace(make_state(recipe), optimisers=recipe.optimisers(rate))
     generator = torch.Generator().manual_seed(1)
-    test, truth = heads(8, generator)
+    slices = 16 if method.volumetric else 0
+    test, truth = heads(8, generator, slices)
     network = method.towards(state.networks["generator"], config, 0)
 
     def error() -> float:
@@ -49,8 +50,9 @@ def test_training_on_shuffled_targets_brings_the_result_near_the_paired_target(n
 
     for step in range(steps):
         state.step = step
-        source, target = heads(4, generator)[0], heads(4, generator)[1]  # of other heads
+        source, target = heads(4, generator, slices)[0], heads(4, generator, slices)[1]  # of other heads
         direction = step % len(getattr(config, "directions", ("",)))
         pair = (target, source) if direction else (source, target)
-        recipe.step(Batch(*pair, torch.zeros(4, 2, 32, 32), torch.ones(4, 1, 32, 32), direction), state)
+        regions = torch.zeros(4, 2, *source.shape[2:])
+        recipe.step(Batch(*pair, regions, torch.ones_like(source), direction), state)
     assert error() < 0.6 * (test - truth).abs().mean().item()  # nearer than the source itself

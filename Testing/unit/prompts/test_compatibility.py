@@ -61,6 +61,7 @@ def test_a_mandatory_sentence_that_differs_or_lacks_parts_two_images(change):
         ("T1-weighted image of the brain. Axial plane.", False),  # the modality is not optional
         ("T1-weighted MR image of the brain.", False),  # the plane is missing
         ("T1-weighted MR image of the brain. Acquired at 1.5 T. Axial plane.", False),
+        ("T1-weighted MR image of the brain. Dynamic series. Axial plane.", False),
         ("T1-weighted MR image of the brain. A lovely one. Axial plane.", False),
         ("", False),
     ],

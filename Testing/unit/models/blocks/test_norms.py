@@ -40,3 +40,12 @@ def test_groups_divide_any_number_of_channels():
 def test_none_is_no_layer():
     x = torch.rand(1, 2, 4, 4)
     assert norm_layer("none", 2)(x) is x
+
+
+def test_maps_of_volumes_are_normalised_and_such_of_one_voxel_become_the_bias():
+    layer = norm_layer("instance", 2, dimensions=3)
+    normed = layer(torch.randn(3, 2, 4, 6, 6) * 5 + 2)
+    assert normed.mean(dim=(2, 3, 4)).abs().max() < 1e-5
+    torch.nn.init.constant_(layer.bias, 0.5)
+    assert torch.equal(layer(torch.rand(3, 2, 1, 1, 1)), torch.full((3, 2, 1, 1, 1), 0.5))
+    assert norm_layer("batch", 2, dimensions=3)(torch.rand(3, 2, 2, 4, 4)).shape == (3, 2, 2, 4, 4)
