@@ -238,6 +238,10 @@ class EvaNetwork(nn.Module):
         image = self.decoder(code, self.direction_vector(direction) if vectors is None else vectors)
         return image if self.training else image.clamp(-1, 1)
 
+    def rehearse(self, images: Tensor) -> None:
+        """Do what making one batch takes, for estimates of memory; the target's vector is made before."""
+        self(images, vectors=torch.zeros((1, self.config.dclip.vector), device=images.device))
+
     def direction_vector(self, direction: int, plane: Plane = "axial") -> Tensor:
         """Return the vector [1, D] of a direction's target."""
         facts = plain_facts(self.config, self.config.targets()[direction], plane)
@@ -287,6 +291,7 @@ class EvaI2I(Method):
     }
     citation = "All-in-one medical image-to-image translation (EVA-I2I). Cell Reports Methods, 2025."
     many_scans = True
+    speaks = True
 
     def build(self, config: Any) -> nn.Module:
         """Return a freshly initialised network."""
@@ -303,6 +308,14 @@ class EvaI2I(Method):
     def size_multiple(self, config: Any) -> int:
         """Return 4."""
         return STRIDE
+
+    def known_domains(self, config: Any) -> Mapping[str, Acquisition]:
+        """Return the facts of the domains that a network was trained on, by their sentences."""
+        return known_domains(config)
+
+    def text_context(self, config: Any) -> int:
+        """Return the most tokens that DCLIP's text encoder reads."""
+        return int(config.dclip.context)
 
     @torch.no_grad()
     def towards(self, network: nn.Module, config: Any, direction: int) -> nn.Module:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.config import read_dataclass
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.files import (
@@ -95,13 +96,21 @@ class LoadedModel:
         """Return the network for one of the card's directions; it shares all weights with ``network``."""
         return self.method.towards(self.network, self.config, direction)
 
+    def towards_facts(self, facts: Acquisition) -> nn.Module:
+        """Return the network for the target with these facts; it shares all weights with ``network``.
+
+        Raises:
+            UsageError: ``MX-USE-208`` (the method cannot be told), ``MX-TXT-002`` (too many words), ``MX-MOD-100``.
+        """
+        return self.method.with_facts(self.network, self.config, facts)
+
 
 def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, overwrite: bool = False) -> ModelCard:
     """Write a package. It appears, or replaces the earlier one, in one moment: with its card, which is written last.
 
     Args:
         directory: the package's folder; created if needed. Other files in it are left alone.
-        card: the card; hashes and the weights' file name are filled in.
+        card: the card; hashes, the weights' file name and whether it speaks are filled in.
         network: the network that the card's method and configuration describe.
         overwrite: replace a package that is already there.
 
@@ -116,7 +125,8 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
     """
     folder = Path(directory)
     _refuse_earlier(folder, overwrite)
-    expected = _architecture(card, shown(folder)).expected
+    architecture = _architecture(card, shown(folder))
+    expected = architecture.expected
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     _check_tensors({key: (_type_name(t), tuple(t.shape)) for key, t in tensors.items()}, expected, "the network")
     _check_finite(tensors, "the network")
@@ -125,7 +135,8 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
     check_writable(folder / CARD_FILE, needed_bytes=len(data))
     with path_lock(folder / CARD_FILE, _LOCK_TIMEOUT_S):
         _refuse_earlier(folder, overwrite)  # another process may have been faster
-        return _store(folder, replace(card, spec_sha256=spec), data)
+        card = replace(card, spec_sha256=spec, speaks=architecture.method.speaks)
+        return _store(folder, card, data)
 
 
 def _refuse_earlier(folder: Path, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from MedXlateCore.prompts.glossary import REGIONS_OF_ORGANS, SEQUENCES
 from MedXlateCore.prompts.slots import Choose, is_latin
 from MedXlateCore.prompts.wordings import KINDS, SentenceKind, as_told, read_sentence, split_sentences
 
-__all__ = ["Parsed", "Sentence", "as_told", "describe", "misfits", "parse", "sentences"]
+__all__ = ["Parsed", "Sentence", "as_told", "describe", "glimpse", "misfits", "parse", "sentences"]
 
 _LETTERS_A_WORD = 40  # the most that is read of a text, times its context
 _OF_MR = (
@@ -183,6 +184,19 @@ def parse(text: str, *, context: int = tokens.CONTEXT) -> Parsed:
     if wrong := misfits(facts):
         raise _misfit(facts, wrong, text)
     return Parsed(facts, tuple(not_understood), _warnings(not_understood))
+
+
+def glimpse(text: str) -> Acquisition:
+    """Return what can be read of a text that ``parse`` refuses: of two values of one fact the first. Never raises."""
+    latin = "".join(character for character in text[: _LETTERS_A_WORD * tokens.CONTEXT] if is_latin(character))
+    facts = Acquisition()
+    for sentence in split_sentences(latin):
+        ours = read_sentence(sentence)
+        for name, value in ours[1].items() if ours else read_free_text(sentence).facts:
+            if name != "no_fat_suppression" and name not in facts.known():
+                with contextlib.suppress(UsageError):  # a value that cannot be
+                    facts = facts.with_facts(**{name: value})
+    return facts
 
 
 def misfits(facts: Acquisition) -> tuple[str, ...]:
