@@ -147,7 +147,8 @@ class Dclip(nn.Module):
             UsageError: ``MX-TXT-002`` (a text is longer than the context), ``MX-MOD-100`` (the weights were trained
                 with another vocabulary).
         """
-        stored = bytes(self.vocabulary_hash.cpu().tolist()).hex()
+        known = self.vocabulary_hash
+        stored = vocabulary_sha256() if known.is_meta else bytes(known.cpu().tolist()).hex()
         if stored != vocabulary_sha256():
             raise UsageError(
                 "MX-MOD-100",

@@ -18,8 +18,8 @@ cannot run unmodified. Where it is silent or at fault:
 - Generator and discriminator see the same masked images; there the generator's image of the intermediate domain was
   masked for the discriminator only.
 - The content terms are taken where source and target are both foreground or both background, as the reconstruction.
-- The discriminator learns from the second stage on, in which the generator first listens to it.
-- Our "T1 atlas" is the known domain nearest to a plain T1-weighted image of the source's organ, in its shortest sentence.
+- The discriminator learns in the last stage only, in which the generator listens to it.
+- Our "T1 atlas" is the known domain nearest to a plain T1-weighted image of the source's organ, said in few words.
 - Images are in [-1, 1] outside; beyond 1 only while training. Slices of one batch have one size.
 - Positions of the image encoder's pooling are interpolated, so that slices other than 256 x 256 work.
 

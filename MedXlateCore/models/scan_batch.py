@@ -17,8 +17,8 @@ SOURCE, TARGET, INTERMEDIATE, ATLAS = range(4)
 class ScanBatch:
     """Triples of slices. Source and target show one place of one patient; the intermediate any patient, in that plane.
 
-    The first axis of all tensors is source, target, intermediate; in ``tokens`` and ``domains`` also the atlas, of which
-    there is no picture: the known domain nearest to a plain T1-weighted image of the source's organ.
+    The first axis of all tensors is source, target, intermediate; in ``tokens`` and ``domains`` also the atlas, of
+    which there is no picture: the known domain nearest to a plain T1-weighted image of the source's organ.
 
     Attributes:
         images: [3, B, 1, H, W] in [-1, 1].

@@ -22,7 +22,7 @@ import numpy as np
 from MedXlateCore.config import nearest, parse_toml, read_dataclass, read_toml, set_value, to_mapping
 from MedXlateCore.directions import Direction, modalities_of, parse_direction
 from MedXlateCore.errors import UsageError
-from MedXlateCore.models.registry import get_method, get_preset, get_recipe_preset
+from MedXlateCore.models.registry import get_method, get_preset, get_recipe_preset, list_methods
 from MedXlateCore.prompts.roi import DEFAULT_LABELS, regions_from_labels
 from MedXlateCore.transforms.intensity import normaliser_from_dict
 from MedXlateCore.transforms.spatial import GridSpec
@@ -211,7 +211,8 @@ class TrainingConfig:
 
     @property
     def _many_scans(self) -> bool:
-        return get_method(self.model.method).many_scans
+        name = self.model.method  # of an experiment it need not be a method that trains
+        return name in list_methods() and get_method(name).many_scans
 
     @property
     def directions(self) -> tuple[Direction, ...]:
@@ -307,7 +308,7 @@ def config_from_mapping(mapping: Mapping[str, Any], where: str = "configuration"
 
 def _told_scans(config: TrainingConfig) -> TrainingConfig:
     """Tell a method for many scans a patient what its table of scans holds."""
-    if not get_method(config.model.method).many_scans or not config.data.table:
+    if not get_method(config.model.method).many_scans or not Path(config.data.table).is_file():
         return config
     from MedXlateCore.training.scan_table import told_scans
 

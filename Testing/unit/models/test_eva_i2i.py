@@ -237,3 +237,22 @@ def test_the_positives_of_a_batch_come_from_its_facts():
     batch = scan_batch(slices(), slices(seed=1), facts=(T1, T1, FLAIR))
     assert batch.positive[:4, :4].all()
     assert not batch.positive[:4, 4:].any()
+
+
+def test_a_few_steps_on_one_batch_lower_the_error():
+    torch.manual_seed(0)
+    recipe = EvaRecipe(EvaNetwork(TINY), QUICK)
+    state = make_state(recipe, 0.41)
+    source = slices()
+    batch = scan_batch(source, 0.5 * source - 0.3)
+    generator = recipe.networks()["generator"]
+
+    def error():
+        with torch.no_grad():
+            return (METHOD.towards(generator.eval(), TINY, 0)(source) - batch.images[1]).abs().mean().item()
+
+    before = error()
+    for _ in range(15):
+        generator.train()
+        recipe.step(batch, state)
+    assert error() < 0.8 * before

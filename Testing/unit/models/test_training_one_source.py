@@ -23,7 +23,9 @@ from training_cases import CONFIG, StopAtCheck, state_of, write_cohort
 METHODS = [
     name
     for name in list_methods()
-    if not (method := get_method(name)).uses_regions and method.n_sources(method.presets["tiny"]) == 1
+    if not (method := get_method(name)).uses_regions
+    and method.n_sources(method.presets["tiny"]) == 1
+    and not method.many_scans  # they need another table: see test_training_scans.py
 ]
 SEVERAL = [name for name in METHODS if hasattr(get_method(name).presets["tiny"], "directions")]
 
