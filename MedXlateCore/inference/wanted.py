@@ -20,7 +20,7 @@ from MedXlateCore.models.card import ModelCard
 from MedXlateCore.models.method import not_told
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.prompts import tokens
-from MedXlateCore.prompts.acquisition_text import describe, glimpse, misfits, parse
+from MedXlateCore.prompts.acquisition_text import describe, glimpse, misfits, parse, with_modality
 from MedXlateCore.prompts.domains import domain_warnings, nearest_domain
 from MedXlateCore.prompts.facts import facts_of, unknown_facts
 from MedXlateCore.prompts.modalities import modality_of_facts
@@ -183,7 +183,7 @@ def _alike(model: LoadedModel, facts: Acquisition) -> Wanted:
 
 def _wanted(model: LoadedModel, facts: Acquisition, origin: dict[str, Any], warnings: tuple[Warned, ...]) -> Wanted:
     domains, card = _domains(model), model.card
-    facts = facts.with_facts(plane=_PLANE)
+    facts = with_modality(facts).with_facts(plane=_PLANE)
     sentence = describe(facts)
     tokens.encode(sentence, model.method.text_context(model.config))  # raises if it is too long
     nearest = nearest_domain(facts, domains)
