@@ -80,6 +80,8 @@ class ModelCard:
         prompts: ``region`` if it takes a region of interest, else ``none``.
         speaks: its target may be told in words (``Method.speaks``), so that callers without torch know; filled in when
             the package is saved, and False in cards from before.
+        draws_samples: its method draws samples (``Method.draws_samples``), so that callers without torch know; filled
+            in when the package is saved, and False in cards from before.
         grid: ``GridSpec`` as a dictionary.
         normalisers: by modality, a normaliser as a dictionary.
         output: by target, or by direction where there are several, an ``OutputScale`` as a dictionary.
@@ -111,6 +113,7 @@ class ModelCard:
     directions: tuple[str, ...] = ()
     prompts: Literal["none", "region"] = "none"
     speaks: bool = False
+    draws_samples: bool = False
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = "not stated"

@@ -238,10 +238,6 @@ class EvaNetwork(nn.Module):
         image = self.decoder(code, self.direction_vector(direction) if vectors is None else vectors)
         return image if self.training else image.clamp(-1, 1)
 
-    def rehearse(self, images: Tensor) -> None:
-        """Do what making one batch takes, for estimates of memory; the target's vector is made before."""
-        self(images, vectors=torch.zeros((1, self.config.dclip.vector), device=images.device))
-
     def direction_vector(self, direction: int, plane: Plane = "axial") -> Tensor:
         """Return the vector [1, D] of a direction's target."""
         facts = plain_facts(self.config, self.config.targets()[direction], plane)

@@ -110,7 +110,7 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
 
     Args:
         directory: the package's folder; created if needed. Other files in it are left alone.
-        card: the card; hashes, the weights' file name and whether it speaks are filled in.
+        card: the card; hashes, the weights' file name, and whether the method speaks and draws samples are filled in.
         network: the network that the card's method and configuration describe.
         overwrite: replace a package that is already there.
 
@@ -135,7 +135,8 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
     check_writable(folder / CARD_FILE, needed_bytes=len(data))
     with path_lock(folder / CARD_FILE, _LOCK_TIMEOUT_S):
         _refuse_earlier(folder, overwrite)  # another process may have been faster
-        card = replace(card, spec_sha256=spec, speaks=architecture.method.speaks)
+        method = architecture.method
+        card = replace(card, spec_sha256=spec, speaks=method.speaks, draws_samples=method.draws_samples)
         return _store(folder, card, data)
 
 
