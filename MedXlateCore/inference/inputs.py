@@ -39,12 +39,14 @@ class AcceptedSources:
         prepared: images on the model grid.
         described: what the run record says of each source, in channel order.
         warnings: what was noticed.
+        volumes: the volumes themselves, repaired, in channel order.
         direction: position of the direction of translation among those of the model's card.
     """
 
     prepared: PreparedSources
     described: tuple[dict[str, Any], ...]
     warnings: tuple[Warned, ...]
+    volumes: tuple[Volume, ...] = ()
     direction: int = 0
 
 
@@ -146,7 +148,7 @@ def accept_sources(
     used = [by_role[role] for role in required]
     prepared = prepare_sources(used, sound[0].geometry, GridSpec.from_dict(card.grid), card.normalisers)
     described = tuple(describe_volume(volume) for volume in used)
-    return AcceptedSources(prepared, described, (*warnings, *prepared.warnings), direction)
+    return AcceptedSources(prepared, described, (*warnings, *prepared.warnings), tuple(used), direction)
 
 
 def _reconstruction(target: Modality) -> Warned:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.devices import choose_device
 from MedXlateCore.errors import Warned
 from MedXlateCore.inference.events import Event, Finished, Outcome, Started, Translation
+from MedXlateCore.inference.gate import doubts
 from MedXlateCore.inference.inputs import (
     AcceptedSources,
     Prompt,
@@ -162,6 +163,7 @@ class TranslationSession:
             self._sources, self._model.card, Modality(wanted.scale_of), self._reference,
             any_source=self._model.method.speaks, in_words=wanted.facts is not None,
         )  # fmt: skip
+        sources = replace(sources, warnings=(*sources.warnings, *doubts(sources.volumes, self._model)))
         yield from outcome.warn(sources.warnings)
         ladder = Ladder(self._model, sources.prepared, sources.direction, self._sampling, wanted.facts)
         settings = yield from ladder.fitting(ladder.first_settings(device, self._batch_size), outcome)

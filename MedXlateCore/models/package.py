@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class LoadedModel:
         method: its method.
         config: the method's configuration.
         path: the package's folder.
+        kept: what is made from the network once and kept with it, by name.
     """
 
     card: ModelCard
@@ -86,6 +87,7 @@ class LoadedModel:
     method: Method
     config: Any
     path: Path
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def context_slices(self) -> int:
