@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter real-t1ce real-comparison clean
+.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter medprompt-phantoms aldm-phantoms real-t1ce real-comparison clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -99,6 +99,12 @@ medprompt-phantoms: $(STAMP)
 	$(BIN)/medxlate phantom --out runs/medprompt-phantoms/phantoms --cases 72 --seed 2000 --size 96 120 40 \
 		--modalities T1,T2,FLAIR,CT,PET --splits 56,4,12 --vary-acquisition --jobs 2 --overwrite
 	OMP_NUM_THREADS=1 $(BIN)/medxlate experiment Docs/results/medprompt-phantoms/experiment.toml --out runs/medprompt-phantoms/out
+
+# the tables of Docs/results/aldm-phantoms: ALDM in three stages, U-Nets with as much time; a good hour on two cores
+aldm-phantoms: $(STAMP)
+	$(BIN)/medxlate phantom --out runs/aldm-phantoms/phantoms --cases 64 --seed 3000 --size 80 96 40 \
+		--modalities T1,T2,FLAIR --splits 48,4,12 --vary-acquisition --jobs 2 --overwrite
+	OMP_NUM_THREADS=1 $(BIN)/python Docs/results/aldm-phantoms/run.py --work runs/aldm-phantoms
 
 # the table of Docs/results/real-t1ce, where the real volumes lie beside the checkout
 real-t1ce: $(STAMP)

@@ -27,11 +27,11 @@ from MedXlateCore.models.dclip import TEMPERATURE, Dclip
 from MedXlateCore.models.eva_i2i import known_domains
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.prompts.acquisition_text import describe
-from MedXlateCore.prompts.modalities import modality_of_facts
 from MedXlateCore.transforms.foreground import foreground_mask
 from MedXlateCore.transforms.planes import PLANES, middle_part, plane_slice
 from MedXlateCore.transforms.spatial import GridSpec, SpatialPlan
 from MedXlateCore.volume import Modality, Volume
+from MedXlateCore.weighting import role_of
 
 __all__ = ["Gate", "Guess", "Looks", "RoleCheck", "can_judge", "doubts", "role_check"]
 
@@ -119,7 +119,7 @@ class Gate:
         texts = [text for facts in self.kinds for text in _wordings(facts, wordings)]
         vectors = torch.cat([dclip.text_vectors(dclip.tokens(texts[n : n + 64])) for n in range(0, len(texts), 64)])
         self._texts = nn.functional.normalize(vectors.unflatten(0, (-1, wordings)).mean(dim=1), dim=1)
-        self.modalities = tuple(modality_of_facts(facts).value for facts in self.kinds)
+        self.modalities = tuple(role_of(facts).value for facts in self.kinds)
 
     @torch.no_grad()
     def similarities(self, images: Sequence[Float32Array]) -> Tensor:
@@ -130,7 +130,7 @@ class Gate:
         """
         device = next(self._dclip.parameters()).device
         vectors = [
-            self._dclip.image_vectors(torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(device)[None, None])
+            self._dclip.image_vectors(torch.from_numpy(np.array(image, np.float32)).to(device)[None, None])
             for image in images
         ]
         return (torch.cat(vectors) @ self._texts.to(device).T).cpu()

@@ -23,8 +23,8 @@ from MedXlateCore.prompts import tokens
 from MedXlateCore.prompts.acquisition_text import describe, glimpse, misfits, parse, with_modality
 from MedXlateCore.prompts.domains import domain_warnings, nearest_domain
 from MedXlateCore.prompts.facts import facts_of, unknown_facts
-from MedXlateCore.prompts.modalities import modality_of_facts
 from MedXlateCore.volume import Modality
+from MedXlateCore.weighting import role_of
 
 __all__ = ["Wanted", "chosen_target", "facts_like", "wanted_image"]
 
@@ -187,8 +187,8 @@ def _wanted(model: LoadedModel, facts: Acquisition, origin: dict[str, Any], warn
     sentence = describe(facts)
     tokens.encode(sentence, model.method.text_context(model.config))  # raises if it is too long
     nearest = nearest_domain(facts, domains)
-    modality = modality_of_facts(facts)
-    near = modality_of_facts(domains[nearest.name])
+    modality = role_of(facts)
+    near = role_of(domains[nearest.name])
     scale_of = next((name for name in (modality.value, near.value) if name in card.targets), card.targets[0])
     described = {
         **origin,

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedXlateCore.errors import InputError, Warned
-from MedXlateCore.io.dicom_tags import READING_ERRORS, FrameTags, codes, element_value, number, quiet, text
+from MedXlateCore.io.dicom_tags import FrameTags, codes, element_value, number, reading_errors, text
 from MedXlateCore.paths import shown, unreadable
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-__all__ = ["Found", "Frame", "Header", "looks_like_dicom", "open_dataset", "scan_file", "scan_folder"]
+__all__ = ["UNKNOWN_KIND", "Found", "Frame", "Header", "looks_like_dicom", "open_dataset", "scan_file", "scan_folder"]
 
 MAX_FILES = 50_000
 MAX_FRAMES = 50_000
@@ -31,6 +31,7 @@ _CLASSES = {
 }  # fmt: skip
 """Modality by storage class: CT, MR and PET images; classic, enhanced and legacy converted ones."""
 
+UNKNOWN_KIND = "an object of unknown kind"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _ASIDE = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "MIN_IP", "MINIP"}
 
@@ -135,17 +136,16 @@ def open_dataset(source: Path | bytes, header_only: bool = True) -> Dataset:
     """Read a DICOM object from a file or from its bytes.
 
     Raises:
-        Whatever is in ``READING_ERRORS``: the caller says what it means.
+        Whatever is in ``reading_errors()``: the caller says what it means.
     """
     import pydicom
 
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    with quiet():
-        dataset = pydicom.dcmread(stream, stop_before_pixels=header_only, force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, little = dataset.original_encoding
-            syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-            dataset.file_meta.TransferSyntaxUID = syntax if little else pydicom.uid.ExplicitVRBigEndian
+    dataset = pydicom.dcmread(stream, stop_before_pixels=header_only, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax if little else pydicom.uid.ExplicitVRBigEndian
     return dataset
 
 
@@ -210,19 +210,18 @@ def _add(found: Found, path: Path) -> None:
         found.foreign.append(path)
         return
     try:
-        with quiet():
-            dataset = open_dataset(path)
-            if text(dataset.file_meta, "MediaStorageSOPClassUID") == _DIRECTORY or "DirectoryRecordSequence" in dataset:
-                found.directories += 1
-                return
-            if not any(keyword in dataset for keyword in ("SOPClassUID", "SOPInstanceUID", "Modality", "Rows")):
-                found.damaged.append(path)
-                return
-            header = _header(path, dataset)
-            found.frames += list(_frames(header, dataset))
+        dataset = open_dataset(path)
+        if text(dataset.file_meta, "MediaStorageSOPClassUID") == _DIRECTORY or "DirectoryRecordSequence" in dataset:
+            found.directories += 1
+            return
+        if not any(keyword in dataset for keyword in ("SOPClassUID", "SOPInstanceUID", "Modality", "Rows")):
+            found.damaged.append(path)
+            return
+        header = _header(path, dataset)
+        found.frames += list(_frames(header, dataset))
     except PermissionError as error:
         raise unreadable(path, error) from error
-    except READING_ERRORS:
+    except reading_errors():
         found.damaged.append(path)
 
 
@@ -250,8 +249,8 @@ def _problem(dataset: Dataset, storage: str, modality: str, image_type: tuple[st
     from pydicom.uid import UID
 
     if modality not in {"MR", "CT", "PT"}:
-        name = UID(storage).name if storage else "an object of unknown kind"
-        return name if not name.startswith(("1.", "2.")) else "an object of unknown kind"
+        name = UID(storage).name if storage else ""
+        return UNKNOWN_KIND if name == storage else name  # only names of the standard are shown
     if (number(dataset, "SamplesPerPixel") or 1) != 1:
         return "a colour image"
     if "MOSAIC" in image_type:

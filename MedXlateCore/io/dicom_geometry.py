@@ -16,7 +16,7 @@ from MedXlateCore.errors import InputError, Warned
 from MedXlateCore.io.dicom_files import Frame
 from MedXlateCore.volume import Geometry
 
-__all__ = ["SAME_PLACE_MM", "check_place", "projections", "same_plane", "stack_geometry"]
+__all__ = ["SAME_PLACE_MM", "check_place", "continues", "projections", "same_plane", "stack_geometry"]
 
 SAME_PLACE_MM = 0.01
 """Frames closer than this lie at one place."""
@@ -107,6 +107,18 @@ def projections(frames: Sequence[Frame]) -> NDArray[np.float64]:
     """Return each frame's place along the normal of the first one, in mm."""
     normal = _directions(frames[0])[2]
     return np.array([frame.position for frame in frames], dtype=np.float64) @ normal
+
+
+def continues(frames: Sequence[Frame], single: Frame, where: str) -> bool:
+    """Say whether a single image lies where the next slice before or after a stack would, in the same plane."""
+    if single.size != frames[0].size or len(frames) < 2 or check_place(single, where) is not None:
+        return False
+    if np.abs(np.subtract(frames[0].orientation, single.orientation)).max() > _SAME_DIRECTION:  # type: ignore[arg-type]
+        return False
+    first, last = (np.array(frame.position, dtype=np.float64) for frame in (frames[0], frames[-1]))
+    step = (last - first) / (len(frames) - 1)
+    off_mm = min(np.linalg.norm(single.position - place) for place in (first - step, last + step))  # type: ignore[operator]
+    return bool(off_mm < 0.5 * np.linalg.norm(step))
 
 
 def stack_geometry(frames: Sequence[Frame], where: str) -> tuple[list[Frame], Geometry, list[Warned]]:

@@ -18,13 +18,14 @@ from MedXlateCore.errors import InputError, ResourceError, Warned
 from MedXlateCore.files import read_bytes, shown
 from MedXlateCore.io.compressed import refuse_absurd_size, short_data
 from MedXlateCore.io.dicom_files import Frame, open_dataset
-from MedXlateCore.io.dicom_tags import READING_ERRORS, FrameTags, element_value, number, quiet, text
+from MedXlateCore.io.dicom_tags import FrameTags, element_value, number, reading_errors, text
 from MedXlateCore.io.nifti import MAX_VOLUME_BYTES
 from MedXlateCore.io.voxels import voxels
 from MedXlateCore.volume import Modality
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 __all__ = ["Pixels", "hash_of_files", "read_pixels"]
 
@@ -114,7 +115,7 @@ def read_pixels(frames: Sequence[Frame], modality: Modality, where: str) -> Pixe
 def _opened(data: bytes, path: Path) -> Dataset:
     try:
         return open_dataset(data, header_only=False)
-    except READING_ERRORS as error:  # the header could be read: what follows cannot
+    except reading_errors() as error:  # the header could be read: what follows cannot
         raise InputError(
             "MX-DCM-004",
             f"the file cannot be read as DICOM ({type(error).__name__})",
@@ -151,7 +152,7 @@ def _check_pixels(dataset: Dataset, size: tuple[int, int], where: str) -> None:
     frames = int(number(dataset, "NumberOfFrames") or 1)
     expected = frames * size[0] * size[1] * allocated // 8
     _check_codec(dataset, where)
-    packed = dataset.file_meta.TransferSyntaxUID.is_encapsulated  # an empty slice packs to next to nothing
+    packed = _syntax(dataset).is_encapsulated  # an empty slice packs to next to nothing
     refuse_absurd_size(expected, expected if packed else len(data), MAX_VOLUME_BYTES, where, packed=False)
     if not packed and len(data) >= expected + expected // frames:
         raise InputError(
@@ -177,16 +178,15 @@ def _decoded(dataset: Dataset, wanted: list[int], where: str) -> list[NDArray]:
     from pydicom.pixels import iter_pixels
 
     try:
-        with quiet():
-            return [np.asarray(array) for array in iter_pixels(dataset, indices=wanted, raw=True)]
-    except READING_ERRORS as error:
+        return [np.asarray(array) for array in iter_pixels(dataset, indices=wanted, raw=True)]
+    except reading_errors() as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         if "pixel data" in reason and "less than" in reason:
             raise short_data(reason, len(dataset.PixelData), where) from error
         raise InputError(
             "MX-DCM-023",
             f"the voxels cannot be decoded ({shown(reason)})",
-            expected=f"sound voxels in {dataset.file_meta.TransferSyntaxUID.name}",
+            expected=f"sound voxels in {_syntax(dataset).name}",
             where=where,
             fix=f"copy or export the file again; if others read it: pip install {_packages(dataset)}",
         ) from error
@@ -195,7 +195,7 @@ def _decoded(dataset: Dataset, wanted: list[int], where: str) -> list[NDArray]:
 def _check_codec(dataset: Dataset, where: str) -> None:
     from pydicom.pixels import get_decoder
 
-    syntax = dataset.file_meta.TransferSyntaxUID
+    syntax = _syntax(dataset)
     name = syntax.name if syntax.name != str(syntax) else f"transfer syntax {shown(str(syntax)[:64])}"
     try:
         available = get_decoder(syntax).is_available
@@ -219,8 +219,15 @@ def _check_codec(dataset: Dataset, where: str) -> None:
         )
 
 
+def _syntax(dataset: Dataset) -> UID:
+    """Return the transfer syntax; whatever else stands there, as a UID that nobody knows."""
+    from pydicom.uid import UID
+
+    return UID(text(dataset.file_meta, "TransferSyntaxUID"))
+
+
 def _packages(dataset: Dataset) -> str:
-    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    syntax = str(_syntax(dataset))
     return next((packages for start, packages in _CODECS if syntax.startswith(start)), "python-gdcm")
 
 

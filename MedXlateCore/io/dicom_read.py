@@ -16,10 +16,11 @@ from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import InputError, Warned
 from MedXlateCore.files import sha256_file
 from MedXlateCore.io.dicom_facts import TagFacts, facts_of_frame, plane_of
-from MedXlateCore.io.dicom_files import Found, looks_like_dicom, open_dataset, scan_file, scan_folder
+from MedXlateCore.io.dicom_files import UNKNOWN_KIND, Found, looks_like_dicom, open_dataset, scan_file, scan_folder
+from MedXlateCore.io.dicom_geometry import continues
 from MedXlateCore.io.dicom_pixels import hash_of_files, read_pixels
 from MedXlateCore.io.dicom_stacks import Stack, find_stacks
-from MedXlateCore.io.dicom_tags import READING_ERRORS
+from MedXlateCore.io.dicom_tags import quiet, reading_errors
 from MedXlateCore.paths import refuse_bad_name, require_file, shown
 from MedXlateCore.volume import Modality, Source, Volume
 from MedXlateCore.weighting import role_of
@@ -28,6 +29,7 @@ __all__ = ["Listed", "dicom_sha256", "is_dicom_source", "list_stacks", "read_dic
 
 _ANY_ROLE = {Modality.OTHER, Modality.LABEL}
 _MOST_LISTED = 12
+_UNPLACED = {"MX-DCM-010", "MX-DCM-011", "MX-DCM-020"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def read_dicom(path: Path, modality: Modality = Modality.OTHER, frame: int | Non
         raise stack.problem
     if stack.geometry is None:  # never: a stack without a problem has a grid
         raise _nothing(where)
-    pixels = read_pixels(stack.frames, modality, where)
+    with quiet():
+        pixels = read_pixels(stack.frames, modality, where)
     return Volume(
         array=pixels.array,
         geometry=stack.geometry,
@@ -160,8 +163,9 @@ def list_stacks(path: Path | str) -> tuple[list[Listed], list[Warned]]:
 
 
 def _listed(place: Path, where: str) -> tuple[list[Listed], list[Warned]]:
-    found, notes = _found(place, where)
-    listed = [_with_facts(stack, where) for stack in find_stacks(found.frames, where)]
+    with quiet():
+        found, notes = _found(place, where)
+        listed = [_with_facts(stack, where) for stack in find_stacks(found.frames, where)]
     if not listed:
         raise _nothing(where)
     return listed, notes
@@ -195,7 +199,7 @@ def _with_facts(stack: Stack, where: str) -> Listed:
         return Listed(stack, nothing, Modality.OTHER, Modality.OTHER)
     try:
         facts = facts_of_frame(open_dataset(stack.header.path), stack.frames[0].index, where)
-    except READING_ERRORS:
+    except reading_errors():
         facts = nothing
     described = Modality.OTHER
     if facts.acquisition.sequence is None and facts.described is not None:
@@ -228,6 +232,7 @@ def _chosen(path: Path, modality: Modality, frame: int | None) -> tuple[Listed, 
     else:
         candidates = listed
     one = _by_frame(candidates, frame, where) if frame is not None else _by_role(candidates, modality, where)
+    notes += _strays(one.stack, [item.stack for item in listed if item is not one], where)
     return one, notes + _remarks(one, len(candidates) > 1 and frame is None, modality, where)
 
 
@@ -308,6 +313,21 @@ def _no_such(choice: str, listed: Sequence[Listed], where: str) -> InputError:
         where=where,
         fix="see `medxlate check` for all names; a Series Instance UID will do too",
     )
+
+
+def _strays(chosen: Stack, others: Sequence[Stack], where: str) -> list[Warned]:
+    """Say if images beside the chosen volume may be slices of it: a damaged header parts a slice from its series."""
+    lost = [
+        stack
+        for stack in others
+        if stack.header.problem == UNKNOWN_KIND
+        or (stack.problem is not None and stack.problem.code in _UNPLACED)
+        or (len(stack.frames) == 1 and continues(chosen.frames, stack.frames[0], where))
+    ]
+    if not lost:
+        return []
+    text_ = f"{sum(len(stack.frames) for stack in lost)} images beside it have no usable place, or seem to continue it"
+    return [Warned("MX-DCM-114", text_, where, "slices may be missing: compare with the PACS or scanner")]
 
 
 def _remarks(one: Listed, by_role: bool, modality: Modality, where: str) -> list[Warned]:

@@ -15,7 +15,7 @@ from typing import Any
 from MedXlateCore.errors import InputError, Warned
 from MedXlateCore.io.dicom_files import Frame, Header, open_dataset
 from MedXlateCore.io.dicom_geometry import SAME_PLACE_MM, check_place, projections, same_plane, stack_geometry
-from MedXlateCore.io.dicom_tags import READING_ERRORS, element_value, quiet
+from MedXlateCore.io.dicom_tags import element_value, reading_errors
 from MedXlateCore.volume import Geometry
 
 __all__ = ["Stack", "find_stacks"]
@@ -230,9 +230,8 @@ def _one_image(first: Frame, second: Frame) -> bool:
     if first.position != second.position or first.orientation != second.orientation or first.size != second.size:
         return False
     try:
-        with quiet():
-            datasets = [open_dataset(frame.header.path, header_only=False) for frame in (first, second)]
-            voxels = [element_value(dataset, "PixelData") for dataset in datasets]
-    except READING_ERRORS:
+        datasets = [open_dataset(frame.header.path, header_only=False) for frame in (first, second)]
+        voxels = [element_value(dataset, "PixelData") for dataset in datasets]
+    except reading_errors():
         return False
     return voxels[0] == voxels[1]

@@ -7,18 +7,19 @@ damage. Everything here therefore goes through :func:`element_value`. Names of a
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 __all__ = [
-    "READING_ERRORS",
     "FrameTags",
     "codes",
     "element_value",
@@ -26,24 +27,38 @@ __all__ = [
     "number",
     "numbers",
     "quiet",
+    "reading_errors",
     "text",
 ]
 
-READING_ERRORS = (
+_DAMAGE = (
     ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, RuntimeError,
     TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
-"""What pydicom raises on damaged files (``InvalidDicomError`` is one of them only)."""
 
 _LONGEST_TEXT = 64  # a long string (LO), PS3.5
 
 
+@cache
+def reading_errors() -> tuple[type[Exception], ...]:
+    """Return what pydicom raises on damaged files: its own exceptions, and whatever a damaged value leads to."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (*_DAMAGE, BytesLengthException, InvalidDicomError)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's remarks on values that break the standard to itself: most scanners write some."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Keep pydicom's remarks on values that break the standard to itself: they quote the values, which may be names."""
+    log = logging.getLogger("pydicom")
+    before = log.disabled
+    log.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
 
 
 def element_value(dataset: Dataset | None, keyword: str | tuple[int, int]) -> Any:
@@ -53,7 +68,7 @@ def element_value(dataset: Dataset | None, keyword: str | tuple[int, int]) -> An
     try:
         value = dataset.get(keyword) if isinstance(keyword, str) else getattr(dataset.get(keyword), "value", None)
         return None if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
-    except READING_ERRORS:
+    except reading_errors():
         return None
 
 
@@ -62,7 +77,7 @@ def numbers(dataset: Dataset | None, keyword: str, count: int) -> tuple[float, .
     value = element_value(dataset, keyword)
     try:
         found = tuple(float(item) for item in ([value] if isinstance(value, (int, float, str)) else value or ()))
-    except READING_ERRORS:
+    except reading_errors():
         return None
     return found if len(found) == count else None
 
@@ -74,7 +89,7 @@ def number(dataset: Dataset | None, keyword: str | tuple[int, int]) -> float | N
         if value is not None and not isinstance(value, (int, float, str, bytes)):
             value = value[0]
         found = None if value is None else float(value)
-    except READING_ERRORS:
+    except reading_errors():
         return None
     return found if found is not None and math.isfinite(found) else None
 
@@ -92,7 +107,7 @@ def codes(dataset: Dataset | None, keyword: str) -> tuple[str, ...]:
     try:
         found = (str(item).strip().upper()[:16] for item in items)
         return tuple(code for code in found if code not in {"", "NONE"})
-    except READING_ERRORS:
+    except reading_errors():
         return ()
 
 
@@ -101,7 +116,7 @@ def first_item(dataset: Dataset | None, sequence: str) -> Dataset | None:
     items = element_value(dataset, sequence)
     try:
         return items[0] if items else None
-    except READING_ERRORS:
+    except reading_errors():
         return None
 
 

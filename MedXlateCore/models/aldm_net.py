@@ -15,6 +15,7 @@ from MedXlateCore.models.blocks.checks import check_images
 from MedXlateCore.models.blocks.denoising import GaussianSchedule, Sampler, denoise
 from MedXlateCore.models.blocks.latent_unet import LatentUnet
 from MedXlateCore.models.blocks.ms_spade import MsSpade
+from MedXlateCore.models.blocks.precision import full_precision
 from MedXlateCore.models.blocks.quantiser import GaussianRegulariser, Regularised, VectorQuantiser
 from MedXlateCore.models.sampling import Sampling, VolumePrediction
 
@@ -116,7 +117,7 @@ class AldmNetwork(nn.Module):
         """Return target-like latents; None without MS-SPADE. In fp32: its normalisations would enlarge roundings."""
         if self.spade is None:
             return None
-        with torch.autocast(source.device.type, enabled=False):
+        with full_precision(source):
             return self.spade(source.float(), target)
 
     def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Tensor:
@@ -189,6 +190,10 @@ class AldmNetwork(nn.Module):
                 )
             done += 1
             yield done, total
+
+    def rehearse(self, images: Tensor) -> None:
+        """Do each kind of step once: what the estimate of memory follows."""
+        _end(self._run(images, 0, Sampling(steps=1)))
 
     def reconstruct(self, images: Tensor, tiled: bool = False) -> Tensor:
         """Return images [B, 1, D, H, W] through the autoencoder and back: the ceiling of what the model can reach."""
@@ -281,7 +286,7 @@ class AldmNetwork(nn.Module):
 
     @staticmethod
     def _finite(made: Tensor) -> Tensor:
-        if not torch.isfinite(made).all():
+        if made.device.type != "meta" and not torch.isfinite(made).all():
             raise InputError(
                 "MX-MOD-092",
                 "the network gave values that are not finite",
@@ -349,6 +354,10 @@ class AldmTowards(nn.Module):
     ) -> Generator[tuple[int, int], None, VolumePrediction]:
         """Synthesise step by step; see ``AldmNetwork.translate``."""
         return self.network.translate(images, sampling, tiled, self.direction)
+
+    def rehearse(self, images: Tensor) -> None:
+        """See ``AldmNetwork.rehearse``."""
+        self.network.rehearse(images)
 
     def reconstruct(self, images: Tensor, tiled: bool = False) -> Tensor:
         """See ``AldmNetwork.reconstruct``."""

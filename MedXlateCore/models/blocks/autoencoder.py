@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.attention import GroupNorm32, SpatialAttention
+from MedXlateCore.models.blocks.precision import full_precision
 from MedXlateCore.models.blocks.slabs import by_slabs, longest_axis, normed_convolution, slabs_of
 from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
@@ -178,10 +180,7 @@ class Layers(nn.Module):
             precise: without autocast.
         """
         for layer in self.layers:
-            if precise:
-                with torch.autocast(x.device.type, enabled=False):
-                    x = layer(x, tile)
-            else:
+            with full_precision(x) if precise else nullcontext():
                 x = layer(x, tile)
             yield
         return x

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from MedXlateCore.models.blocks.precision import full_precision
+
 __all__ = ["GaussianRegulariser", "Regularised", "VectorQuantiser"]
 
-CHUNK = 1 << 22  # distances computed at once
+CHUNK = 1 << 20  # distances computed at once; few enough for a processor's cache
 USAGE_DECAY = 0.98  # of the count of how often each code is taken
 EPS = 1e-5
 
@@ -93,7 +95,7 @@ class VectorQuantiser(nn.Module):
             draws: uniform random numbers [codes] in [0, 1): which latents revive dead codes. Only with these does a
                 training call change counts and revive; without, nothing is changed.
         """
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             flat = z.float().movedim(1, -1).reshape(-1, z.shape[1])
             if draws is not None and self.training:
                 self._revive(flat.detach(), draws)
@@ -101,7 +103,7 @@ class VectorQuantiser(nn.Module):
             # the entries are read before the averages move, or the backward pass would find other values
             chosen = F.embedding(indices, self.book)
             loss = self._loss(flat, chosen)
-            taken = torch.bincount(indices, minlength=self.codes).float()
+            taken = torch.zeros_like(self.usage).index_add_(0, indices, torch.ones_like(flat[:, 0]))
             if draws is not None and self.training:
                 self._count(flat.detach(), indices, taken)
             shares = taken / taken.sum()
@@ -115,7 +117,7 @@ class VectorQuantiser(nn.Module):
         """Return the positions [N] of the codes nearest to latent vectors [N, C]; in pieces, to bound memory."""
         squares = self.book.square().sum(dim=1)
         pieces = flat.split(max(1, CHUNK // self.codes))
-        return torch.cat([(squares - 2 * piece @ self.book.T).argmin(dim=1) for piece in pieces])
+        return torch.cat([torch.addmm(squares, piece, self.book.T, alpha=-2).argmin(dim=1) for piece in pieces])
 
     def _loss(self, flat: Tensor, chosen: Tensor) -> Tensor:
         commitment = F.mse_loss(flat, chosen.detach())
@@ -160,7 +162,7 @@ class GaussianRegulariser(nn.Module):
             z: means and logarithms of variances.
             noise: standard normal [B, C, D, H, W]; without it the means are taken.
         """
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             mean, spread = z.float().chunk(2, dim=1)
             spread = spread.clamp(-30, 20)
             loss = 0.5 * (mean.square() + spread.exp() - 1 - spread).mean()

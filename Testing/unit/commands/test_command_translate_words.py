@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from dicom_made import write_series
 from speaking import DOMAINS
 
 from MedXlateCore.cli import main
@@ -96,6 +97,18 @@ def test_an_image_like_a_reference_is_the_same_as_in_words(words, tmp_path):
     assert record_of(like)["described"]["facts"] == record_of(told)["described"]["facts"]
     text = (tmp_path / "like.json").read_text()
     assert not [name for name in ("Jane", "Hospital", "sub-07") if name in text]
+
+
+def test_a_dicom_series_is_a_reference_by_its_tags(words, tmp_path, patient):
+    volume, facts = patient["T2"], {"EchoTime": 90.0, "RepetitionTime": 4000.0, "ScanOptions": "FS"}
+    write_series(tmp_path / "scan", volume.array.astype(np.int16), volume.geometry.affine_ras, **facts)
+    output = tmp_path / "o.nii.gz"
+    assert main(words(output, "--target-like", tmp_path / "scan")) == 0
+    record = record_of(output)
+    assert record["target"] == "T2"
+    facts = record["described"]["facts"]
+    assert (facts["organ"], facts["echo_time_ms"], facts["scan_options"]) == ("brain", 90, ["FS"])
+    assert not [name for name in ("Famous", "7777") if name in json.dumps(record)]
 
 
 def test_a_reference_is_not_written_over(words, tmp_path, capsys):

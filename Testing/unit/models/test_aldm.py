@@ -9,7 +9,9 @@ import torch
 from comparators import count
 
 from MedXlateCore.errors import InputError, UsageError
+from MedXlateCore.inference.memory import estimate_memory
 from MedXlateCore.models.aldm import PARTS, AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
+from MedXlateCore.models.blocks.init import without_memory
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.method import Batch, TrainingState
 from MedXlateCore.models.registry import get_method, get_preset, get_recipe_preset
@@ -79,7 +81,7 @@ def translated(network, source=None, **sampling):
 
 
 def test_the_published_autoencoder_has_237_01_million_parameters():
-    with torch.device("meta"):
+    with without_memory():
         network = AldmNetwork(get_preset(ALDM, "paper"))
         judge = PatchGan(1, width=AldmRecipeConfig().discriminator_width, dimensions=3)
     parts = (network.encoder, network.decoder, network.regulariser, network.spade, judge)
@@ -88,7 +90,7 @@ def test_the_published_autoencoder_has_237_01_million_parameters():
 
 
 def test_the_authors_network_has_the_sizes_of_its_code():
-    with torch.device("meta"):
+    with without_memory():
         network = AldmNetwork(get_preset(ALDM, "code"))
     autoencoder = sum(count(part) for part in (network.encoder, network.decoder, network.regulariser))
     sizes = [round(n / 1e6, 1) for n in (autoencoder, count(network.spade), count(network.unet))]
@@ -197,6 +199,14 @@ def test_parts_give_what_the_whole_gives():
     assert (network.reconstruct(images()) - network.reconstruct(images(), tiled=True)).abs().max() < 1e-3
 
 
+def test_what_memory_it_needs_is_found_without_computing():
+    network = build()
+    needed = estimate_memory(network, 1, 24, 24, depth=24)
+    assert needed > sum(p.numel() for p in network.parameters()) * 4
+    assert estimate_memory(ALDM.towards(network, SMALL, 1), 1, 24, 24, depth=24) == needed
+    assert estimate_memory(network, 1, 48, 48, depth=24) > 2 * needed
+
+
 def test_the_ceiling_knows_no_target():
     network = build()
     with torch.no_grad():
@@ -263,10 +273,10 @@ def test_a_stage_leaves_the_other_stages_optimisers_alone():
 
 
 def test_a_few_steps_of_each_stage_lower_its_loss():
-    recipe, state = make(autoencoder_rate=5e-3, spade_rate=5e-3, diffusion_rate=5e-3, draws=8, flip_width=0.0)
+    recipe, state = make(autoencoder_rate=5e-3, spade_rate=5e-3, diffusion_rate=5e-3, draws=4, flip_width=0.0)
     for state.progress, name in ((0.1, "reconstruction"), (0.5, "latents"), (0.9, "diffusion")):
         values = []
-        for step in range(30):
+        for step in range(16):
             state.generator.manual_seed(step % 4)
             values.append(recipe.step(batch(), state)[name])
         assert sum(values[-4:]) < 0.85 * sum(values[:4]), name
