@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import InputError, MedXlateError
 from MedXlateCore.files import atomic_write_text, read_bytes, remove_stale_temporaries, to_jsonable
 from MedXlateCore.io import read_record, source_sha256
@@ -27,12 +28,34 @@ from MedXlateCore.prompts.roi import DEFAULT_LABELS
 from MedXlateCore.training.table import check_names, file_of_case, image_columns, modality_of_column, read_csv
 from MedXlateCore.volume import Modality
 
-__all__ = ["MANIFEST", "BatchCase", "Manifest", "find_cases", "finished_record"]
+__all__ = ["MANIFEST", "Aim", "BatchCase", "Manifest", "find_cases", "finished_record"]
 
 MANIFEST = "manifest.jsonl"
 _FOLDER_NAME = re.compile(
     r"[^/\\:*?\"<>|\x00-\x1f\x7f.\s]([^/\\:*?\"<>|\x00-\x1f\x7f]{0,98}[^/\\:*?\"<>|\x00-\x1f\x7f.\s])?"
 )
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a batch makes of every case.
+
+    Attributes:
+        modality: of the results.
+        towards: the model's target that decides which sources are needed.
+        key: tells images apart that were described and not named; part of the results' names.
+        any_source: one source of any modality that the model can normalise will do.
+    """
+
+    modality: Modality
+    towards: str
+    key: str = ""
+    any_source: bool = False
+
+    @classmethod
+    def named(cls, modality: Modality) -> Aim:
+        """Return the aim of a target that is named."""
+        return cls(modality, modality.value)
 
 
 @dataclass(frozen=True)
@@ -55,14 +78,14 @@ class BatchCase:
 
 
 def find_cases(
-    source: Path, card: ModelCard, target: Modality, roi_column: str | None = None, split: str | None = None
+    source: Path, card: ModelCard, target: Modality | Aim, roi_column: str | None = None, split: str | None = None
 ) -> list[BatchCase]:
     """Return the cases of a table (CSV) or of a BIDS folder. A case that lacks something comes with its problem.
 
     Args:
         source: the table, or the folder.
         card: the model's card, which says what sources it needs.
-        target: what will be made.
+        target: what will be made; a modality is one that is named.
         roi_column: the table's column of region label maps, or the suffix of such files in BIDS (``dseg``).
         split: only rows of this split; the table then needs the column.
 
@@ -70,11 +93,12 @@ def find_cases(
         InputError: ``MX-DAT-002``, ``MX-DAT-004`` (the table), ``MX-DAT-015`` (no case); ``MX-FIL-001`` to ``008``.
         UsageError: ``MX-DAT-003``, a column is missing or means two things.
     """
+    aim = target if isinstance(target, Aim) else Aim.named(target)
     if source.is_dir():
-        cases = [_bids_case(session, card, target, roi_column) for session in index_bids(source)]
+        cases = [_bids_case(session, card, aim, roi_column) for session in index_bids(source)]
         expected = "folders sub-*/[ses-*/]anat with images"
     else:
-        cases = list(_table_cases(source, card, target, roi_column, split))
+        cases = list(_table_cases(source, card, aim, roi_column, split))
         expected = f"at least one row{f' with the split {split}' if split else ''}"
     if not cases:
         raise InputError(
@@ -94,6 +118,7 @@ def finished_record(
     target: Modality,
     labels: Mapping[str, Any],
     sampling: Sampling | None = None,
+    described: Acquisition | None = None,
 ) -> dict[str, Any] | None:
     """Return the record of the case's result if that is there, whole, and made from these files by this model.
 
@@ -104,7 +129,9 @@ def finished_record(
         target: what is to be made.
         labels: label values by region; empty for the usual ones.
         sampling: how samples are to be drawn; None for the model's own way.
+        described: facts of what is to be made, where it was described and not named.
     """
+    facts = None if described is None else described.to_dict()
     asked = (sampling or Sampling()).to_dict()
     record = read_record(folder / case.output)
     if record is None or case.problem is not None:
@@ -117,6 +144,7 @@ def finished_record(
         found = record["prompt"]
         same = (
             record["target"] == target.value
+            and (record.get("described") or {}).get("facts") == facts
             and record["model"]["sha256"] == card.weights["sha256"]
             and [(item["role"], item["sha256"]) for item in record["inputs"]] == inputs
             and (None if found is None else (found["sha256"], found["labels"])) == prompt
@@ -131,10 +159,11 @@ def finished_record(
 
 
 def _table_cases(
-    path: Path, card: ModelCard, target: Modality, roi_column: str | None, split: str | None
+    path: Path, card: ModelCard, aim: Aim, roi_column: str | None, split: str | None
 ) -> Iterator[BatchCase]:
     header, records = read_csv(path)
-    modalities = card.sources_for(target.value, [modality_of_column(name) for name in header])
+    named = [name for name in map(modality_of_column, header) if name and name != Modality.LABEL.value]
+    modalities = card.sources_for(aim.towards, named, any_source=aim.any_source)
     others = ["case", *filter(None, (roi_column, "split" if split else None))]
     fix = "correct the table's header, or --roi-column"
     columns = image_columns(header, modalities, others, path, optional=("seg",), fix=fix)
@@ -146,7 +175,8 @@ def _table_cases(
         where = f"{path}, line {line}"
         try:
             _refuse_bad_name(case.name, seen, where)
-            case = replace(case, output=Path(case.name) / f"{case.name}_synthetic-{target.value}.nii.gz")
+            label = "-".join(filter(None, (aim.modality.value, aim.key)))
+            case = replace(case, output=Path(case.name) / f"{case.name}_synthetic-{label}.nii.gz")
             yield _with_files(case, record, columns, roi_column, path.parent, where)
         except MedXlateError as error:
             yield replace(case, problem=error)
@@ -188,10 +218,10 @@ def _refuse_bad_name(name: str, seen: set[str], where: str) -> None:
         )
 
 
-def _bids_case(session: BidsSession, card: ModelCard, target: Modality, roi_suffix: str | None) -> BatchCase:
-    case = BatchCase(session.name, output=derivative_path(session, target))
+def _bids_case(session: BidsSession, card: ModelCard, aim: Aim, roi_suffix: str | None) -> BatchCase:
+    case = BatchCase(session.name, output=derivative_path(session, aim.modality, aim.key))
     present = [modality.value for modality, paths in session.images.items() if paths]
-    wanted = [Modality.parse(name) for name in card.sources_for(target.value, present)]
+    wanted = [Modality.parse(name) for name in card.sources_for(aim.towards, present, any_source=aim.any_source)]
     found = {modality.value: session.images.get(modality, []) for modality in wanted}
     regions = session.others.get(roi_suffix, []) if roi_suffix else []
     several = next((name for name, paths in {**found, str(roi_suffix): regions}.items() if len(paths) > 1), None)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.inference.events import Event, Finished, Progress, Started, Translation
-from MedXlateCore.inference.inputs import check_sampling, chosen_target
+from MedXlateCore.inference.inputs import check_sampling
 from MedXlateCore.inference.result import output_scale
 from MedXlateCore.inference.session import TranslationSession
+from MedXlateCore.inference.wanted import Wanted, chosen_target, facts_like, wanted_image
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.volume import Modality, Volume
@@ -23,10 +25,13 @@ __all__ = [
     "Started",
     "Translation",
     "TranslationSession",
+    "Wanted",
     "check_sampling",
     "chosen_target",
+    "facts_like",
     "output_scale",
     "translate",
+    "wanted_image",
 ]
 
 
@@ -42,20 +47,21 @@ def translate(
     precision: str = "auto",
     batch_size: int | str = "auto",
     sampling: Sampling | None = None,
+    target_text: str | None = None,
+    target_like: Acquisition | None = None,
 ) -> Translation:
     """Translate source volumes into a missing one.
 
     Args:
         roi: label map of suspected lesions, on any grid; used as drawn. None for no prompt.
-        sources, model, target, reference, roi_labels, device, precision, batch_size, sampling: see
-            :class:`TranslationSession`.
+        sources, model, target, reference, roi_labels, device, precision, batch_size, sampling, target_text,
+            target_like: see :class:`TranslationSession`.
 
     Raises:
-        UsageError: ``MX-MOD-091`` (the model does not make this target), ``MX-USE-010`` (no such modality),
-            ``MX-USE-023`` (a batch size below 1), ``MX-USE-206`` (the model draws no samples).
+        UsageError, InputError: see :class:`TranslationSession`.
     """
     session = TranslationSession(
         sources, model, target=target, reference=reference, roi_labels=roi_labels, device=device, precision=precision,
-        batch_size=batch_size, sampling=sampling,
+        batch_size=batch_size, sampling=sampling, target_text=target_text, target_like=target_like,
     )  # fmt: skip
     return session.update(roi)

@@ -47,6 +47,8 @@ class RunRecord:
         intensity: fitted normalisers and the result's intensity scale.
         compute: device, precision, batch size, steps down where memory did not suffice (ladder), slices recomputed and
             reused, estimated memory (bytes), seconds per stage.
+        described: a target in words: the text, what was understood (facts), the sentence that the network was told,
+            the nearest image it was trained on, and whose intensities the result has; None for a target by its name.
         warnings: all recorded warnings.
         software: versions.
         created_utc: time of completion, ISO 8601.
@@ -59,6 +61,7 @@ class RunRecord:
     grid: dict[str, Any]
     intensity: dict[str, Any]
     compute: dict[str, Any]
+    described: dict[str, Any] | None = None
     warnings: list[dict[str, str]] = field(default_factory=list)
     software: dict[str, str] = field(default_factory=software_versions)
     created_utc: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))

@@ -58,6 +58,22 @@ def drawing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture(scope="session")
+def speaking_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny untrained package of a model that is told its target in words."""
+    from speaking import save_speaking_package
+
+    return save_speaking_package(tmp_path_factory.mktemp("packages") / "speaking")
+
+
+@pytest.fixture(scope="session")
+def speaking_model(speaking_package: Path):
+    """Return that package, loaded; nobody changes it."""
+    from MedXlateCore.models.package import load_package
+
+    return load_package(speaking_package)
+
+
+@pytest.fixture(scope="session")
 def altered(tiny_model) -> Callable:
     """Return a function that makes the tiny model with another network or other entries in its card."""
     import dataclasses

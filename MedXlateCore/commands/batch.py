@@ -24,8 +24,8 @@ from MedXlateCore.models.sampling import Sampling
 
 if TYPE_CHECKING:
     from MedXlateCore.batch import BatchCase
+    from MedXlateCore.inference.wanted import Wanted
     from MedXlateCore.models.package import LoadedModel
-    from MedXlateCore.volume import Modality
 
 __all__ = ["add_arguments", "run"]
 
@@ -62,20 +62,22 @@ def run(options: argparse.Namespace) -> int:
         MedXlateError: what concerns the whole batch: table, model, target, device, output folder (``MX-FIL-015`` while
             another batch works there).
     """
-    from MedXlateCore.batch import Manifest, find_cases
+    from MedXlateCore.batch import Aim, Manifest, find_cases
     from MedXlateCore.devices import choose_device
     from MedXlateCore.files import folder_lock, write_json
     from MedXlateCore.io.bids import dataset_description
     from MedXlateCore.models.package import load_package
-    from MedXlateCore.pipeline import check_sampling, chosen_target
+    from MedXlateCore.pipeline import check_sampling, facts_like, wanted_image
 
     labels, sampling = parse_labels(options.roi_label, "--roi-label"), parse_sampling(options)
     choose_device(options.device, options.precision)
     model = load_package(options.model)
     check_sampling(sampling, model)
-    target = chosen_target(model.card, options.target)
-    cases = find_cases(options.input, model.card, target, options.roi_column, options.split)
-    batch = _Batch(options, model, target, labels, sampling)
+    like = None if options.target_like is None else facts_like(options.target_like, model)
+    wanted = wanted_image(model, options.target, options.target_text, like)
+    aim = Aim(wanted.modality, wanted.scale_of, wanted.key, model.method.speaks)
+    cases = find_cases(options.input, model.card, aim, options.roi_column, options.split)
+    batch = _Batch(options, model, wanted, labels, sampling)
     with folder_lock(options.output):
         if options.input.is_dir():
             write_json(options.output / "dataset_description.json", dataset_description())
@@ -99,18 +101,18 @@ class _Batch:
         self,
         options: argparse.Namespace,
         model: LoadedModel,
-        target: Modality,
+        wanted: Wanted,
         labels: dict[str, list[int]],
         sampling: Sampling | None,
     ) -> None:
-        self.options, self.model, self.target, self.labels, self.sampling = options, model, target, labels, sampling
+        self.options, self.model, self.wanted, self.labels, self.sampling = options, model, wanted, labels, sampling
         self.counts = {"done": 0, "skipped": 0, "failed": 0}
         self.exit_code = 0
 
     def work(self, case: BatchCase) -> dict[str, Any] | None:
         """Return the manifest's line about a case; None if the limit was reached before it."""
         started = time.perf_counter()
-        facts: dict[str, Any] = {"case": case.name, "target": self.target.value, "status": "failed"}
+        facts: dict[str, Any] = {"case": case.name, "target": self._target_name, "status": "failed"}
         try:
             record = self._finished(case)
             facts["status"] = "done" if record is None else "skipped"
@@ -140,23 +142,33 @@ class _Batch:
         print("synthetic images: research use only, not for diagnosis", flush=True)
         return self.exit_code
 
+    @property
+    def _target_name(self) -> str:
+        """What the manifest calls the target."""
+        return "-".join(filter(None, (self.wanted.modality.value, self.wanted.key)))
+
     def _finished(self, case: BatchCase) -> dict[str, Any] | None:
         from MedXlateCore.batch import finished_record
 
         if self.options.overwrite:
             return None
         return finished_record(
-            case, self.options.output, self.model.card, self.target, self.labels, self.sampling or Sampling()
-        )
+            case, self.options.output, self.model.card, self.wanted.modality, self.labels, self.sampling or Sampling(),
+            self.wanted.facts,
+        )  # fmt: skip
 
     def _translated(self, case: BatchCase) -> dict[str, Any]:
         from MedXlateCore.io import check_output
 
         if case.problem is not None:
             raise case.problem
+        options, named = self.options, self.wanted.facts is None
         request = FileRequest(
-            tuple(case.sources.items()), self.options.output / case.output, self.target.value, None, case.roi,
-            self.labels, self.options.device, self.options.precision, sampling=self.sampling,
+            tuple(case.sources.items()), options.output / case.output,
+            self.wanted.modality.value if named else None, None, case.roi, self.labels, options.device,
+            options.precision, sampling=self.sampling, target_text=options.target_text,
+            target_like=None if named or options.target_text is not None else self.wanted.facts,
+            like=options.target_like,
         )  # fmt: skip
         check_output(request.output, request.inputs)
         return translate_files(request, self.model, lambda translation: drive(translation, quiet=True))

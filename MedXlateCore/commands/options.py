@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedXlateCore.errors import UsageError
@@ -25,9 +26,17 @@ _LABELS = re.compile(r"(?P<region>[^=]*[^=\s])\s*=(?P<values>\s*-?\d{1,9}\s*(,\s
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--model`` and ``--target``."""
+    """Declare ``--model`` and what it is to make: ``--target``, ``--target-text`` or ``--target-like``."""
     parser.add_argument("--model", required=True, metavar="DIR|NAME", help="model package: folder or installed name")
     parser.add_argument("--target", metavar="MODALITY", help="what to make (default: the model's only target)")
+    parser.add_argument(
+        "--target-text", metavar="WORDS",
+        help="what to make, in words, for models that can be told so: \"T1 brain after gadolinium, fat suppressed\"",
+    )  # fmt: skip
+    parser.add_argument(
+        "--target-like", type=Path, metavar="FILE|DIR",
+        help="what to make: an image acquired like this one, by its DICOM tags or sidecar",
+    )  # fmt: skip
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from MedXlateCore.errors import UsageError, Warned
 from MedXlateCore.volume import Modality
 
 if TYPE_CHECKING:
+    from MedXlateCore.acquisition import Acquisition
     from MedXlateCore.models.package import LoadedModel
     from MedXlateCore.models.sampling import Sampling
     from MedXlateCore.pipeline import Translation
@@ -65,19 +66,22 @@ def run(options: argparse.Namespace) -> int:
     from MedXlateCore.files import shown, write_json
     from MedXlateCore.io import check_output
     from MedXlateCore.models.package import load_package
+    from MedXlateCore.pipeline import facts_like
 
     named = [(Modality.parse(role), Path(path)) for role, path in (split_named(s, "--source") for s in options.source)]
     request = FileRequest(
         tuple(named), options.output, options.target, options.reference, options.roi,
         parse_labels(options.roi_label, "--roi-label"), options.device, options.precision, options.batch_size,
         parse_sampling(options, uncertainty=options.uncertainty is not None), options.uncertainty,
+        options.target_text, like=options.target_like,
     )  # fmt: skip
     check_output(options.output, request.inputs)
     _check_report(options.report, options.output, request.inputs)
     _check_uncertainty(request, options.report)
-    record = translate_files(
-        request, load_package(options.model), lambda translation: drive(translation, quiet=options.quiet)
-    )
+    model = load_package(options.model)
+    if options.target_like is not None:
+        request = replace(request, target_like=facts_like(options.target_like, model))
+    record = translate_files(request, model, lambda translation: drive(translation, quiet=options.quiet))
     if options.report:
         write_json(options.report, record)
     print(f"{shown(options.output)}  (synthetic {record['target']}; research use only, not for diagnosis)")
@@ -98,6 +102,8 @@ class FileRequest:
         device, precision, batch_size: as in :func:`MedXlateCore.pipeline.translate`; digits count as a number.
         sampling: how samples are drawn; None for the model's own way.
         uncertainty: the file to write the samples' standard deviation to, or None.
+        target_text, target_like: the target in words, or as facts, in place of ``target``.
+        like: the file or folder that these facts are from.
     """
 
     sources: tuple[tuple[Modality, Path], ...]
@@ -111,11 +117,15 @@ class FileRequest:
     batch_size: int | str = "auto"
     sampling: Sampling | None = None
     uncertainty: Path | None = None
+    target_text: str | None = None
+    target_like: Acquisition | None = None
+    like: Path | None = None
 
     @property
     def inputs(self) -> list[Path]:
         """All files that are read, and that the output must not replace."""
-        return [path for _, path in self.sources] + ([self.roi] if self.roi else [])
+        more = [path for path in (self.roi, self.like) if path is not None and not path.is_dir()]
+        return [path for _, path in self.sources] + more
 
 
 def translate_files(
@@ -145,6 +155,7 @@ def translate_files(
         sources, model, target=request.target, reference=request.reference, roi=roi, roi_labels=request.roi_labels,
         device=request.device, precision=request.precision,
         batch_size=int(request.batch_size) if digits else request.batch_size, sampling=request.sampling,
+        target_text=request.target_text, target_like=request.target_like,
     )  # fmt: skip
     result = advance(translation)
     record = translation.record.as_dict()

@@ -9,6 +9,7 @@ CT. A guess is a guess: it warns, it never refuses.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from MedXlateCore.acquisition import Acquisition, Plane
-from MedXlateCore.errors import Warned
+from MedXlateCore.errors import InputError, Warned
 from MedXlateCore.inference.prepare import normalise, slice_stack
 from MedXlateCore.models.dclip import TEMPERATURE, Dclip
 from MedXlateCore.models.eva_i2i import known_domains
@@ -32,7 +33,7 @@ from MedXlateCore.transforms.spatial import GridSpec, SpatialPlan
 from MedXlateCore.volume import Modality, Volume
 from MedXlateCore.weighting import role_of
 
-__all__ = ["Gate", "Guess", "Looks", "RoleCheck", "can_judge", "role_check"]
+__all__ = ["Gate", "Guess", "Looks", "RoleCheck", "can_judge", "doubts", "role_check"]
 
 Value = TypeVar("Value", bound=Hashable)
 Float32Array = NDArray[np.float32]
@@ -127,12 +128,12 @@ class Gate:
         Args:
             images: slices [H, W] in [-1, 1], of any sizes.
         """
-        device = self._texts.device
+        device = next(self._dclip.parameters()).device
         vectors = [
             self._dclip.image_vectors(torch.from_numpy(np.array(image, np.float32)).to(device)[None, None])
             for image in images
         ]
-        return (torch.cat(vectors) @ self._texts.T).cpu()
+        return (torch.cat(vectors) @ self._texts.to(device).T).cpu()
 
     def classify(self, images: Sequence[Float32Array], planes: Sequence[Plane] | None = None) -> Looks:
         """Return what slices of one image look like.
@@ -193,6 +194,26 @@ def role_check(volume: Volume, declared: Modality | str, model: LoadedModel, gat
     known = role.value in judge.modalities
     agrees = not known or looks.modality.value == role.value or looks.modality.probability < SURE
     return RoleCheck(role.value, looks, known, agrees, () if agrees else (_doubt(volume, role, looks),))
+
+
+def doubts(volumes: Sequence[Volume], model: LoadedModel) -> tuple[Warned, ...]:
+    """Return ``MX-IMG-040`` for each volume that does not look like its modality; nothing where nobody can judge.
+
+    Args:
+        volumes: checked volumes, each with its modality.
+        model: the model that will translate them.
+    """
+    if not can_judge(model):
+        return ()
+    if "gate" not in model.kept:  # its many sentences are read once
+        domains = tuple(known_domains(model.config).values())
+        model.kept["gate"] = Gate(model.network.dclip, domains)  # type: ignore[arg-type]
+    gate: Gate = model.kept["gate"]
+    found: list[Warned] = []
+    for volume in volumes:
+        with contextlib.suppress(InputError):  # it cannot be normalised as something else: no reason to refuse it
+            found += role_check(volume, volume.modality, model, gate).warnings
+    return tuple(found)
 
 
 def _looked_at(volume: Volume, role: Modality, model: LoadedModel, gate: Gate) -> tuple[Tensor, list[Plane]]:

@@ -28,7 +28,6 @@ __all__ = [
     "accept_sources",
     "check_batch_size",
     "check_sampling",
-    "chosen_target",
 ]
 
 
@@ -40,12 +39,14 @@ class AcceptedSources:
         prepared: images on the model grid.
         described: what the run record says of each source, in channel order.
         warnings: what was noticed.
+        volumes: the volumes themselves, repaired, in channel order.
         direction: position of the direction of translation among those of the model's card.
     """
 
     prepared: PreparedSources
     described: tuple[dict[str, Any], ...]
     warnings: tuple[Warned, ...]
+    volumes: tuple[Volume, ...] = ()
     direction: int = 0
 
 
@@ -98,58 +99,42 @@ def check_sampling(sampling: Sampling | None, model: LoadedModel) -> None:
     )
 
 
-def chosen_target(card: ModelCard, target: Modality | str | None) -> Modality:
-    """Return the modality to make.
-
-    Args:
-        card: the model's card.
-        target: what was asked for; None for the model's only target.
-
-    Raises:
-        UsageError: ``MX-MOD-091`` (the model does not make it), ``MX-USE-010`` (no such modality).
-    """
-    if target is None and len(card.targets) == 1:
-        return Modality.parse(card.targets[0])
-    wanted = Modality.parse(target) if target is not None else None
-    if wanted is None or wanted.value not in card.targets:
-        raise UsageError(
-            "MX-MOD-091",
-            f"the target {wanted.value if wanted else '(none given)'} is not one that model '{card.name}' makes",
-            expected=f"one of {', '.join(card.targets)}",
-            where="--target",
-            fix="choose one of these targets, or another model (medxlate models list)",
-        )
-    return wanted
-
-
 def accept_sources(
-    sources: Sequence[Volume], card: ModelCard, target: Modality, reference: Modality | None
+    sources: Sequence[Volume],
+    card: ModelCard,
+    target: Modality,
+    reference: Modality | None,
+    *,
+    any_source: bool = False,
+    in_words: bool = False,
 ) -> AcceptedSources:
     """Check every source and bring it to the model grid.
 
     Args:
         sources: volumes with their modality, in any order.
         card: the model's card.
-        target: modality to make; with the sources it decides the direction.
+        target: modality to make, or whose intensities the result gets; with the sources it decides the direction.
         reference: the source whose grid the result gets; None for the first.
+        any_source: the model need not know the source: one that it can normalise will do (see ``Method.speaks``).
+        in_words: what is made was described, so that an image of the source's modality is no reconstruction.
 
     Raises:
         InputError: see ``checks`` and :func:`prepare_sources`.
         UsageError: ``MX-USE-022``, the reference is not among the sources.
     """
-    directions = card.directions_listed()
-    direction = choose_direction(directions, target.value, {volume.modality.value for volume in sources})
-    required = [Modality.parse(name) for name in directions[direction].sources]
+    # the reference first: the others are checked against its grid
+    ordered = sorted(sources, key=lambda volume: reference is not None and volume.modality is not reference)
+    present = list(dict.fromkeys(volume.modality.value for volume in ordered))
+    direction = choose_direction(card.directions_listed(), target.value, present)
+    required = [Modality.parse(name) for name in card.sources_for(target.value, present, any_source=any_source)]
     warnings = [note for volume in sources for note in volume.notes]
-    if directions[direction].is_reconstruction:
+    if required == [target] and not in_words:
         warnings.append(_reconstruction(target))
     sound = []
-    for volume in sources:
+    for volume in ordered:
         repaired, found = checked(volume)
         sound.append(repaired)
         warnings += found
-    # the reference first: the others are checked against its grid
-    sound.sort(key=lambda volume: reference is not None and volume.modality is not reference)
     warnings += check_sources(sound, required)
     by_role = {volume.modality: volume for volume in sound}
     if reference is not None and reference not in by_role:
@@ -163,7 +148,7 @@ def accept_sources(
     used = [by_role[role] for role in required]
     prepared = prepare_sources(used, sound[0].geometry, GridSpec.from_dict(card.grid), card.normalisers)
     described = tuple(describe_volume(volume) for volume in used)
-    return AcceptedSources(prepared, described, (*warnings, *prepared.warnings), direction)
+    return AcceptedSources(prepared, described, (*warnings, *prepared.warnings), tuple(used), direction)
 
 
 def _reconstruction(target: Modality) -> Warned:

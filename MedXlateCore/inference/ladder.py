@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.devices import CPU, Device, cpu_name, empty_cache, first_line, is_out_of_memory
 from MedXlateCore.errors import ResourceError, Warned
 from MedXlateCore.inference.available import available_memory
@@ -139,11 +141,18 @@ class Ladder:
         prepared: its inputs.
         direction: position of the direction of translation among those of the model's card.
         sampling: how samples are drawn; None for the model's own way.
+        facts: of the image to make, where it was described; None for the direction's target.
     """
 
     def __init__(
-        self, model: LoadedModel, prepared: PreparedSources, direction: int = 0, sampling: Sampling | None = None
+        self,
+        model: LoadedModel,
+        prepared: PreparedSources,
+        direction: int = 0,
+        sampling: Sampling | None = None,
+        facts: Acquisition | None = None,
     ) -> None:
+        self._facts = facts
         self._model = model
         self._sampling = sampling
         self._whole = model.method.volumetric
@@ -237,7 +246,7 @@ class Ladder:
             weights_fit = not slices
             try:
                 if slices:
-                    network = self._model.towards(self._direction).to(settings.device.torch_device)
+                    network = self._network(settings.device.torch_device)
                     weights_fit = True
                     if self._whole:
                         return (yield from self._attempt_volume(network, prompt, settings))
@@ -260,6 +269,13 @@ class Ladder:
             empty_cache(settings.device.torch_device)
             yield from outcome.warn([lower.rungs[-1].warning()])
             settings, last = (yield from self.fitting(lower, outcome)) if lower.device.is_cpu else lower, None
+
+    def _network(self, device: torch.device) -> nn.Module:
+        """Return the network for what is to be made; moved first, so that a target in words is read there."""
+        self._model.network.to(device)
+        if self._facts is not None:
+            return self._model.towards_facts(self._facts).to(device)
+        return self._model.towards(self._direction).to(device)
 
     def _attempt(
         self,

@@ -16,12 +16,24 @@ __all__ = ["check_output", "on_reference", "output_scale", "synthetic_volume", "
 Float32Array = NDArray[np.float32]
 
 
-def output_scale(card: ModelCard, direction: int, reference: FittedNormaliser) -> FittedNormaliser:
+def output_scale(
+    card: ModelCard, direction: int, reference: FittedNormaliser, source: str | None = None
+) -> FittedNormaliser:
     """Return the map from the network's [-1, 1] to the result's intensities.
 
     MR has no unit: its scale is given relative to the reference source (the median ratio over the training cases). CT,
     CBCT and PET have fixed windows in HU and SUV.
+
+    Args:
+        card: the model's card.
+        direction: position of the direction of translation.
+        reference: fitted normaliser of the first source.
+        source: its modality. One that the direction leads to, and not from, gives its own scale: such a source is a
+            described image's, as T1 with fat suppression from T1.
     """
+    known = card.directions_listed()[direction]
+    if source == known.target and source not in known.sources:
+        return FittedNormaliser(low=reference.low, high=reference.high, clip=False)
     scale = OutputScale(**card.output_of(direction))
     factor = reference.high if scale.kind == "relative" else 1.0
     return FittedNormaliser(low=scale.low * factor, high=scale.high * factor, clip=False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.devices import choose_device
 from MedXlateCore.errors import Warned
 from MedXlateCore.inference.events import Event, Finished, Outcome, Started, Translation
+from MedXlateCore.inference.gate import doubts
 from MedXlateCore.inference.inputs import (
     AcceptedSources,
     Prompt,
@@ -16,10 +18,10 @@ from MedXlateCore.inference.inputs import (
     accept_sources,
     check_batch_size,
     check_sampling,
-    chosen_target,
 )
 from MedXlateCore.inference.ladder import Ladder, Predicted, Settings
 from MedXlateCore.inference.result import check_output, output_scale, synthetic_volume, uncertainty_volume
+from MedXlateCore.inference.wanted import wanted_image
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.provenance import RunRecord, warnings_as_dicts
@@ -47,10 +49,14 @@ class TranslationSession:
         precision: ``auto`` (bf16 on GPUs where the model's card allows it, else fp32), ``fp32`` or ``bf16``.
         batch_size: slices a pass, or ``auto``: 1 on the CPU; on GPUs what half of the free memory holds, at most 32.
         sampling: how samples are drawn, for models that draw samples; None for the model's own way.
+        target_text: the target in words, for models that speak, in place of a modality.
+        target_like: facts of an image that the target is to be like, for models that speak.
 
     Raises:
         UsageError: ``MX-MOD-091`` (the model does not make this target), ``MX-USE-010`` (no such modality),
-            ``MX-USE-023`` (a batch size below 1), ``MX-USE-206`` (the model draws no samples).
+            ``MX-USE-023`` (a batch size below 1), ``MX-USE-206`` (the model draws no samples), ``MX-USE-207`` (several
+            targets), ``MX-USE-208`` (the model does not speak), ``MX-TXT-001`` to ``-006`` (the text cannot be used).
+        InputError: ``MX-TXT-020`` (no facts of the image that the target is to be like), ``MX-TXT-022``.
     """
 
     def __init__(
@@ -65,12 +71,14 @@ class TranslationSession:
         precision: str = "auto",
         batch_size: int | str = "auto",
         sampling: Sampling | None = None,
+        target_text: str | None = None,
+        target_like: Acquisition | None = None,
     ) -> None:
         check_batch_size(batch_size)
         check_sampling(sampling, model)
         self._sources = tuple(sources)
         self._model = model
-        self._target = chosen_target(model.card, target)
+        self._wanted = wanted_image(model, target, target_text, target_like)
         self._reference = None if reference is None else Modality.parse(reference)
         self._roi_labels = dict(roi_labels or {})
         self._device, self._precision, self._batch_size = device, precision, batch_size
@@ -123,16 +131,17 @@ class TranslationSession:
         yield from outcome.warn([rung.warning() for rung in settings.rungs])
         total = len(base.ladder.changed_slices(prompt.array, last))
         roles = ", ".join(source["role"] for source in base.sources.described)
-        yield Started(total, f"{self._target.value} from {roles}", base.ladder.needed_memory(settings))
+        yield Started(total, f"{self._wanted.title} from {roles}", base.ladder.needed_memory(settings))
         predicted = yield from base.ladder.predict(prompt.array, settings, last, outcome)
         clock.lap("predict")
 
         prepared, card = base.sources.prepared, self._model.card
         yield from outcome.warn(check_output(predicted.stack, prepared.occupied_slices))
-        scale = output_scale(card, base.sources.direction, prepared.fitted[0])
-        result = synthetic_volume(predicted.stack, prepared, scale, self._target, card)
+        scale = output_scale(card, base.sources.direction, prepared.fitted[0], base.sources.described[0]["role"])
+        made = self._wanted.modality
+        result = synthetic_volume(predicted.stack, prepared, scale, made, card)
         if predicted.deviation is not None:
-            outcome.uncertainty = uncertainty_volume(predicted.deviation, prepared, scale, self._target, card)
+            outcome.uncertainty = uncertainty_volume(predicted.deviation, prepared, scale, made, card)
         clock.lap("restore")
         outcome.record = self._record(base, prompt, predicted, scale, clock.seconds, outcome.warnings)
         outcome.result = result
@@ -143,13 +152,20 @@ class TranslationSession:
     def _accepted(self, outcome: Outcome) -> Generator[Warned, None, _Base]:
         """Check and prepare what does not depend on the region, once; tell its warnings every time."""
         if self._base is not None:
-            yield from outcome.warn((*self._base.settings.device.warnings, *self._base.sources.warnings))
+            told = (*self._wanted.warnings, *self._base.settings.device.warnings, *self._base.sources.warnings)
+            yield from outcome.warn(told)
             return self._base
+        yield from outcome.warn(self._wanted.warnings)
         device = choose_device(self._device, self._precision, bf16_allowed=self._model.card.bf16_allowed)
         yield from outcome.warn(device.warnings)
-        sources = accept_sources(self._sources, self._model.card, self._target, self._reference)
+        wanted = self._wanted
+        sources = accept_sources(
+            self._sources, self._model.card, Modality(wanted.scale_of), self._reference,
+            any_source=self._model.method.speaks, in_words=wanted.facts is not None,
+        )  # fmt: skip
+        sources = replace(sources, warnings=(*sources.warnings, *doubts(sources.volumes, self._model)))
         yield from outcome.warn(sources.warnings)
-        ladder = Ladder(self._model, sources.prepared, sources.direction, self._sampling)
+        ladder = Ladder(self._model, sources.prepared, sources.direction, self._sampling, wanted.facts)
         settings = yield from ladder.fitting(ladder.first_settings(device, self._batch_size), outcome)
         self._base = _Base(sources, ladder, settings)
         return self._base
@@ -169,7 +185,8 @@ class TranslationSession:
         asked = (self._sampling or Sampling()).to_dict()
         sampled = {"sampling": {**predicted.facts, "asked": asked}} if predicted.facts else {}
         return RunRecord(
-            target=self._target.value,
+            target=self._wanted.modality.value,
+            described=self._wanted.described,
             model={"name": card.name, "version": card.version, "method": card.method,
                    "sha256": card.weights["sha256"]},
             inputs=list(base.sources.described),

@@ -67,7 +67,7 @@ class BidsSession:
 
 
 def index_bids(folder: Path) -> list[BidsSession]:
-    """Return the sessions below a folder, by name. Files with ``desc-synthetic`` are not counted as images."""
+    """Return the sessions below a folder, by name. Files with ``desc-synthetic...`` are not counted as images."""
     sessions = []
     for subject in _folders(folder, "sub-*"):
         with_sessions = _folders(subject, "ses-*")
@@ -79,11 +79,17 @@ def index_bids(folder: Path) -> list[BidsSession]:
     return sessions
 
 
-def derivative_path(session: BidsSession, target: Modality) -> Path:
-    """Return where a synthetic image of this session belongs, relative to the folder of derivatives."""
+def derivative_path(session: BidsSession, target: Modality, key: str = "") -> Path:
+    """Return where a synthetic image of this session belongs, relative to the folder of derivatives.
+
+    Args:
+        session: the session.
+        target: modality of the image.
+        key: letters and digits that tell images of one modality apart.
+    """
     datatype, suffix = _SUFFIXES.get(target, ("anat", target.value))
     agent = "_ce-gadolinium" if target is Modality.T1CE else ""
-    name = f"{session.name}{agent}_desc-synthetic_{suffix}.nii.gz"
+    name = f"{session.name}{agent}_desc-synthetic{key}_{suffix}.nii.gz"
     return Path(*filter(None, (session.subject, session.session)), datatype, name)
 
 
@@ -103,7 +109,7 @@ def _folders(folder: Path, pattern: str) -> list[Path]:
 
 def _add(session: BidsSession, path: Path) -> None:
     match = _NAME.fullmatch(path.name)
-    if match is None or "_desc-synthetic_" in path.name or not path.name.startswith(f"{session.name}_"):
+    if match is None or "_desc-synthetic" in path.name or not path.name.startswith(f"{session.name}_"):
         return
     modality = _modality(match["suffix"], "_ce-" in path.name)
     if modality is None:

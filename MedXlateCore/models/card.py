@@ -11,7 +11,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +78,8 @@ class ModelCard:
         directions: of a model for several directions of translation: each, such as ``T1->T2``. ``sources`` and
             ``targets`` then list what occurs in any of them, and a translation needs the sources of one.
         prompts: ``region`` if it takes a region of interest, else ``none``.
+        speaks: its target may be told in words (``Method.speaks``), so that callers without torch know; filled in when
+            the package is saved, and False in cards from before.
         draws_samples: its method draws samples (``Method.draws_samples``), so that callers without torch know; filled
             in when the package is saved, and False in cards from before.
         grid: ``GridSpec`` as a dictionary.
@@ -110,6 +112,7 @@ class ModelCard:
     optional_sources: tuple[str, ...] = ()
     directions: tuple[str, ...] = ()
     prompts: Literal["none", "region"] = "none"
+    speaks: bool = False
     draws_samples: bool = False
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -151,16 +154,21 @@ class ModelCard:
             return tuple(parse_direction(text, "directions") for text in self.directions)
         return tuple(Direction(self.sources, target) for target in self.targets)
 
-    def sources_for(self, target: str, present: Collection[str] = ()) -> tuple[str, ...]:
+    def sources_for(self, target: str, present: Sequence[str] = (), *, any_source: bool = False) -> tuple[str, ...]:
         """Return the sources that a translation to ``target`` needs, given the modalities that are there.
 
-        With several directions to the target: the first whose sources are all present, else the first.
+        With several directions to the target: the first whose sources are all present, else the first. With
+        ``any_source``, for models that speak, any modality will do instead: the first that the card can normalise.
 
         Raises:
             ValueError: the model does not make this target.
         """
         known = self.directions_listed()
-        return known[choose_direction(known, target, present)].sources
+        needed = known[choose_direction(known, target, present)].sources
+        if not any_source or set(needed) <= set(present):
+            return needed
+        usable = [name for name in present if name in self.normalisers]
+        return tuple(usable[:1] or present[:1]) or needed
 
     def output_of(self, direction: int) -> dict[str, Any]:
         """Return the ``OutputScale`` of a direction, as a dictionary."""

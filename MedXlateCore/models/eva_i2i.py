@@ -288,6 +288,7 @@ class EvaI2I(Method):
     }
     citation = "All-in-one medical image-to-image translation (EVA-I2I). Cell Reports Methods, 2025."
     many_scans = True
+    speaks = True
 
     def build(self, config: Any) -> nn.Module:
         """Return a freshly initialised network."""
@@ -304,6 +305,14 @@ class EvaI2I(Method):
     def size_multiple(self, config: Any) -> int:
         """Return 4."""
         return STRIDE
+
+    def known_domains(self, config: Any) -> Mapping[str, Acquisition]:
+        """Return the facts of the domains that a network was trained on, by their sentences."""
+        return known_domains(config)
+
+    def text_context(self, config: Any) -> int:
+        """Return the most tokens that DCLIP's text encoder reads."""
+        return int(config.dclip.context)
 
     @torch.no_grad()
     def towards(self, network: nn.Module, config: Any, direction: int) -> nn.Module:

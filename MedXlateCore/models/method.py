@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.directions import Direction
 from MedXlateCore.errors import UsageError, Warned
+from MedXlateCore.prompts import tokens
 
-__all__ = ["Batch", "Method", "Recipe", "TrainingState", "check_choices"]
+__all__ = ["Batch", "Method", "Recipe", "TrainingState", "check_choices", "not_told"]
 
 
 @dataclass
@@ -125,6 +126,7 @@ class Method(ABC):
         volumetric: True if the network sees whole volumes: ``forward(images [B, S, K, H, W], roi [B, 1, K, H, W])``.
         many_scans: True if training sees many scans a patient, told apart by their facts (``scan_batch.ScanBatch``).
         draws_samples: True if the network draws samples, see :mod:`MedXlateCore.models.sampling`.
+        speaks: True if a target may be described by facts, hence in words; nothing has to be known of its one source.
 
     A method whose configuration has a field ``directions`` (texts such as ``T1->T2``) learns several directions of
     translation in one network; the field is filled from the training data's. Others learn one.
@@ -141,6 +143,7 @@ class Method(ABC):
     volumetric: ClassVar[bool] = False
     many_scans: ClassVar[bool] = False
     draws_samples: ClassVar[bool] = False
+    speaks: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, config: Any) -> nn.Module:
@@ -202,18 +205,31 @@ class Method(ABC):
         return network
 
     def with_facts(self, network: nn.Module, config: Any, facts: Acquisition) -> nn.Module:
-        """Return the network for the target with these facts; of methods whose targets can be told so.
+        """Return the network for the target with these facts, for methods that speak.
 
         Raises:
-            UsageError: ``MX-MOD-101``, this is none of them.
+            UsageError: ``MX-USE-208``, this is none of them.
         """
-        raise UsageError(
-            "MX-MOD-101",
-            f"{self.name} makes modalities by their names, not images that are described",
-            expected="a method for targets in words, such as eva_i2i",
-            where="target",
-            fix="name a modality, or choose another model",
-        )
+        raise not_told(self.name)
+
+    def known_domains(self, config: Any) -> Mapping[str, Acquisition]:
+        """Return the facts of the images that a method that speaks was trained on, by a sentence for each."""
+        return {}
+
+    def text_context(self, config: Any) -> int:
+        """Return the most tokens that a method that speaks can read."""
+        return tokens.CONTEXT
+
+
+def not_told(method: str) -> UsageError:
+    """Return ``MX-USE-208`` for a target in words that is asked of a method which knows names only."""
+    return UsageError(
+        "MX-USE-208",
+        f"{method} makes modalities by their names, not images that are described",
+        expected="a model of a method for targets in words, such as eva_i2i",
+        where="target",
+        fix="name a modality, or choose another model",
+    )
 
 
 def check_choices(config: object) -> None:

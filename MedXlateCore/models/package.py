@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.config import read_dataclass
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.files import (
@@ -78,6 +79,7 @@ class LoadedModel:
         method: its method.
         config: the method's configuration.
         path: the package's folder.
+        kept: what is made from the network once and kept with it, by name.
     """
 
     card: ModelCard
@@ -85,6 +87,7 @@ class LoadedModel:
     method: Method
     config: Any
     path: Path
+    kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def context_slices(self) -> int:
@@ -95,13 +98,21 @@ class LoadedModel:
         """Return the network for one of the card's directions; it shares all weights with ``network``."""
         return self.method.towards(self.network, self.config, direction)
 
+    def towards_facts(self, facts: Acquisition) -> nn.Module:
+        """Return the network for the target with these facts; it shares all weights with ``network``.
+
+        Raises:
+            UsageError: ``MX-USE-208`` (the method cannot be told), ``MX-TXT-002`` (too many words), ``MX-MOD-100``.
+        """
+        return self.method.with_facts(self.network, self.config, facts)
+
 
 def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, overwrite: bool = False) -> ModelCard:
     """Write a package. It appears, or replaces the earlier one, in one moment: with its card, which is written last.
 
     Args:
         directory: the package's folder; created if needed. Other files in it are left alone.
-        card: the card; hashes, the weights' file name and whether the method draws samples are filled in.
+        card: the card; hashes, the weights' file name, and whether the method speaks and draws samples are filled in.
         network: the network that the card's method and configuration describe.
         overwrite: replace a package that is already there.
 
@@ -126,7 +137,8 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
     check_writable(folder / CARD_FILE, needed_bytes=len(data))
     with path_lock(folder / CARD_FILE, _LOCK_TIMEOUT_S):
         _refuse_earlier(folder, overwrite)  # another process may have been faster
-        card = replace(card, spec_sha256=spec, draws_samples=architecture.method.draws_samples)
+        method = architecture.method
+        card = replace(card, spec_sha256=spec, speaks=method.speaks, draws_samples=method.draws_samples)
         return _store(folder, card, data)
 
 

@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from MedXlateCore.prompts.glossary import REGIONS_OF_ORGANS, SEQUENCES
 from MedXlateCore.prompts.slots import Choose, is_latin
 from MedXlateCore.prompts.wordings import KINDS, SentenceKind, as_told, read_sentence, split_sentences
 
-__all__ = ["Parsed", "Sentence", "as_told", "describe", "misfits", "parse", "sentences"]
+__all__ = ["Parsed", "Sentence", "as_told", "describe", "glimpse", "misfits", "parse", "sentences", "with_modality"]
 
 _LETTERS_A_WORD = 40  # the most that is read of a text, times its context
 _OF_MR = (
@@ -177,12 +178,23 @@ def parse(text: str, *, context: int = tokens.CONTEXT) -> Parsed:
         raise _contradiction("with and without fat suppression", text)
     if not own and not found:
         raise _nothing(text)
-    if free and "modality" not in found and _looks_like_mr(found):
-        found["modality"] = "MR"  # nobody who writes freely says MR besides FLAIR or 3 T
-    facts = Acquisition(**found)
+    facts = with_modality(Acquisition(**found)) if free else Acquisition(**found)
     if wrong := misfits(facts):
         raise _misfit(facts, wrong, text)
     return Parsed(facts, tuple(not_understood), _warnings(not_understood))
+
+
+def glimpse(text: str) -> Acquisition:
+    """Return what can be read of a text that ``parse`` refuses: of two values of one fact the first. Never raises."""
+    latin = "".join(character for character in text[: _LETTERS_A_WORD * tokens.CONTEXT] if is_latin(character))
+    facts = Acquisition()
+    for sentence in split_sentences(latin):
+        ours = read_sentence(sentence)
+        for name, value in ours[1].items() if ours else read_free_text(sentence).facts:
+            if name != "no_fat_suppression" and name not in facts.known():
+                with contextlib.suppress(UsageError):  # a value that cannot be
+                    facts = facts.with_facts(**{name: value})
+    return facts
 
 
 def misfits(facts: Acquisition) -> tuple[str, ...]:
@@ -197,8 +209,14 @@ def misfits(facts: Acquisition) -> tuple[str, ...]:
     return tuple(wrong)
 
 
-def _looks_like_mr(found: Mapping[str, Any]) -> bool:
-    return found.get("sequence") in _MR_SEQUENCES or any(name in found for name in _OF_MR)
+def with_modality(facts: Acquisition) -> Acquisition:
+    """Return the facts with MR as modality where only MR has such a sequence, such times or such a field strength.
+
+    Nobody who writes freely says MR besides FLAIR or 3 T.
+    """
+    known = facts.known()
+    of_mr = facts.sequence in _MR_SEQUENCES or any(name in known for name in _OF_MR)
+    return facts.with_facts(modality="MR") if facts.modality is None and of_mr else facts
 
 
 def _merge(found: dict[str, Any], more: Mapping[str, Any], text: str) -> None:

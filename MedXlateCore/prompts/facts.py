@@ -13,7 +13,7 @@ from MedXlateCore.io.bids import facts_from_sidecar
 from MedXlateCore.io.dicom_read import list_stacks, split_choice
 from MedXlateCore.paths import require_file, shown
 
-__all__ = ["Known", "facts_of", "known_facts"]
+__all__ = ["Known", "facts_of", "known_facts", "unknown_facts"]
 
 _NIFTI = (".nii", ".nii.gz")
 
@@ -68,11 +68,16 @@ def known_facts(path: Path | str) -> tuple[Known, ...]:
     known = tuple(one for one in found if one.facts != Acquisition())
     if known:
         return known
-    raise InputError(
+    raise unknown_facts(shown(path))
+
+
+def unknown_facts(where: str) -> InputError:
+    """Return ``MX-TXT-020`` for an image about which nothing is known."""
+    return InputError(
         "MX-TXT-020",
         "nothing is known about how this was acquired",
         expected="a sidecar .json beside a NIfTI file, a BIDS name such as sub-01_T1w.nii.gz, or DICOM attributes",
-        where=shown(path),
+        where=where,
         fix="convert from DICOM with dcm2niix, which writes sidecars, or describe the image in words",
     )
 

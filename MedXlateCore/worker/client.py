@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import MedXlateError, ResourceError, UsageError
 from MedXlateCore.files import folder_lock
 from MedXlateCore.models.catalogue import find_package
@@ -122,6 +123,8 @@ class WorkerClient:
         precision: str = "auto",
         batch_size: int | str = "auto",
         sampling: Sampling | None = None,
+        target_text: str | None = None,
+        target_like: Acquisition | None = None,
     ) -> None:
         """Give the worker its inputs; arguments as ``MedXlateCore.inference.session.TranslationSession``.
 
@@ -142,6 +145,8 @@ class WorkerClient:
             "precision": precision,
             "batch_size": batch_size,
             "sampling": None if sampling is None else sampling.to_dict(),
+            "target_text": target_text,
+            "target_like": None if target_like is None else target_like.to_dict(),
         }
         self.start()
         self._uncertain = sampling is not None and sampling.samples > 1

@@ -97,6 +97,7 @@ class _Worker:
             self._fail(command, InternalError.from_exception(error))
 
     def _open(self, command: Mapping[str, Any]) -> None:
+        from MedXlateCore.acquisition import Acquisition
         from MedXlateCore.inference.session import TranslationSession
         from MedXlateCore.models.sampling import Sampling
 
@@ -105,8 +106,10 @@ class _Worker:
         options = dict(command["options"])
         asked = options.pop("sampling", None)
         sampling = None if asked is None else Sampling(**asked)
+        facts = options.pop("target_like", None)
+        like = None if facts is None else Acquisition.from_dict(facts, "target_like")
         model = self._load(Path(command["model"]))
-        self._session = TranslationSession(sources, model, sampling=sampling, **options)
+        self._session = TranslationSession(sources, model, sampling=sampling, target_like=like, **options)
         self._send({"event": "opened", "id": command["id"]})
 
     def _load(self, folder: Path) -> LoadedModel:

@@ -97,7 +97,7 @@ def choices_for(entries: Iterable[InstalledPackage], target: str, present: Seque
     for entry in entries:
         if entry.card is None or target not in entry.card.targets:
             continue
-        sources = entry.card.sources_for(target, present)
+        sources = entry.card.sources_for(target, present, any_source=entry.card.speaks)
         missing = tuple(role for role in sources if role not in present)
         found.append(ModelChoice(entry.name, entry.path, entry.card, sources, missing))
     return tuple(sorted(found, key=lambda choice: (not choice.fits, choice.name)))

@@ -123,6 +123,7 @@ class Panel:
             segmentation=parameters.segmentation, uses=self._uses(), device=parameters.device,
             precision=parameters.precision, sampling=self.samples.sampling(state), run_in=parameters.runIn,
             uncertainty=state.draws_samples and parameters.uncertaintyMap,
+            target_text=parameters.targetText.strip() if state.speaks else "",
         )  # fmt: skip
 
     def _uses(self) -> dict[str, str]:

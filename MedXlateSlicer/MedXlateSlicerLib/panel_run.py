@@ -22,7 +22,7 @@ _COMBOS = {
     "gridCombo": "gridOf",
     "runnerCombo": "runIn",
 }
-_SAMPLING = ("samples", "uncertaintyMap", "seed")
+_TOLD = ("targetText", "samples", "uncertaintyMap", "seed")
 
 
 class RunSection:
@@ -62,6 +62,7 @@ class RunSection:
         for name in _COMBOS:
             getattr(ui, name).enabled = enabled and getattr(ui, name).count > 0
         ui.modelCombo.enabled = enabled and bool(offered)
+        ui.targetText.enabled = enabled and state.speaks
         ui.gridCombo.enabled = enabled and state.model is not None
         ui.applyButton.enabled = state.can_apply or not enabled
         if enabled and self._status.phase == "idle":
@@ -103,7 +104,7 @@ class RunSection:
             return ""
         settings = [f"{parameter}: {chosen(getattr(self._ui, name))}" for name, parameter in _COMBOS.items()]
         parameters = self._parameters()
-        settings += [f"{name}: {getattr(parameters, name)}" for name in _SAMPLING if parameters is not None]
+        settings += [f"{name}: {getattr(parameters, name)}" for name in _TOLD if parameters is not None]
         return details(self._status.error, [*settings, *(warning.as_text() for warning in self._status.warnings)])
 
 

@@ -49,6 +49,7 @@ class PanelState:
         model: the one that will be used, or None.
         model_text: what the other models lack.
         takes_region: the model takes a region of interest.
+        speaks: the model may be told its target in words.
         draws_samples: the model draws samples, so that there may be several.
         samples_text: what samples are good for, or that there are none.
         region_text: what the region will do.
@@ -64,6 +65,7 @@ class PanelState:
     model_text: str
     takes_region: bool
     region_text: str
+    speaks: bool
     draws_samples: bool
     samples_text: str
     can_apply: bool
@@ -106,6 +108,7 @@ def panel_state(
         model_text=_("Not offered: {reasons}.").format(reasons="; ".join(c.why_not for c in others)) if others else "",
         takes_region=takes_region,
         region_text=_region_text(chosen, takes_region, used_segments, empty_segments),
+        speaks=chosen is not None and chosen.card.speaks,
         draws_samples=chosen is not None and chosen.card.draws_samples,
         samples_text=_samples_text(chosen),
         can_apply=not hint,

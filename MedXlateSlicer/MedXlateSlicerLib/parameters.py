@@ -23,6 +23,7 @@ class TranslateParameters:
 
     ``segmentRoles`` names what segments are used as (core, oedema, region), by segment identifier; a dictionary
     changed in place is not stored, so a new one is assigned. ``gridOf`` is empty for the model's first source.
+    ``targetText`` is the target in words, for models that speak, in place of ``target``; empty for none.
     ``samples``, ``uncertaintyMap`` and ``seed`` count for models that draw samples.
     """
 
@@ -37,6 +38,7 @@ class TranslateParameters:
     segmentation: vtkMRMLSegmentationNode
     segmentRoles: dict[str, str]
     target: str
+    targetText: str
     model: str
     gridOf: str
     device: str = "auto"

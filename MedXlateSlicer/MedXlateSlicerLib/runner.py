@@ -56,10 +56,11 @@ class Job:
     precision: str = "auto"
     batch_size: int | str = "auto"
     sampling: Sampling | None = None
+    target_text: str | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the settings of a session by name."""
-        names = ("target", "reference", "roi_labels", "device", "precision", "batch_size", "sampling")
+        names = ("target", "reference", "roi_labels", "device", "precision", "batch_size", "sampling", "target_text")
         return {name: getattr(self, name) for name in names}
 
 

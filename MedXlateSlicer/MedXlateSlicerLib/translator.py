@@ -39,6 +39,7 @@ class Request:
         sources: volume nodes by role.
         model: the model that will be used.
         target: modality to make.
+        target_text: the target in words, in its place, for models that speak; empty for none.
         grid_of: role whose grid the result gets; empty for the model's first source.
         segmentation: where the region is drawn, or None.
         uses: what its segments are used as, by identifier; see ``regions.USES``.
@@ -59,6 +60,7 @@ class Request:
     sampling: Sampling | None = None
     uncertainty: bool = False
     run_in: str = "worker"
+    target_text: str = ""
 
     @property
     def samples(self) -> int:
@@ -215,8 +217,9 @@ class Translator:
         self._key = key
         volumes = [volume_from_node(node, role, self._scene) for role, node in self._read(request).items()]
         job = Job(
-            sources=volumes, model=request.model.path, target=request.target, reference=request.reference, roi=roi,
-            roi_labels=REGION_LABELS, device=request.device, precision=request.precision, sampling=request.sampling,
+            sources=volumes, model=request.model.path, target=None if request.target_text else request.target,
+            reference=request.reference, roi=roi, roi_labels=REGION_LABELS, device=request.device,
+            precision=request.precision, sampling=request.sampling, target_text=request.target_text or None,
         )  # fmt: skip
         runner.start(job, self._hear, self._end)
 
@@ -238,7 +241,8 @@ class Translator:
         card = request.model.card
         model = (str(request.model.path), card.card_sha256, card.weights["sha256"])
         how = request.device, request.precision, request.sampling, request.run_in
-        return sources, model, request.target, request.reference, *how
+        wanted = request.target_text or request.target, bool(request.target_text)
+        return sources, model, wanted, request.reference, *how
 
     def _hear(self, event: Event) -> None:
         status = self.status

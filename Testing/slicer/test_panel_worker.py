@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from mrml import parent_of, voxels_of
 from patients import apply_and_wait, load_volumes, new_segmentation, open_panel, paint, phantom_files, phase
 
+from MedXlateCore.cli import main
 from MedXlateCore.errors import InputError
+from MedXlateCore.io import read_volume
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,45 @@ def test_samples_and_their_spread_are_the_same_in_the_worker_in_slicer_and_in_a_
     np.testing.assert_array_equal(voxels_of(status.uncertainty), spread)
     node = drawing.logic.process(drawing.volumes, "T1ce", model="drawing", device="cpu", samples=3, seed=4)
     np.testing.assert_array_equal(voxels_of(node), image)
+
+
+@pytest.fixture
+def speaking(speaking_package, monkeypatch, tmp_path, real):
+    """Return the panel with a model that is told its target in words."""
+    shutil.copytree(speaking_package, tmp_path / "models" / "speaking")
+    monkeypatch.setattr("MedXlateCore.models.catalogue.user_models_folder", lambda: tmp_path / "models")
+    assert not real.ui.targetText.enabled  # the models that come along know names only
+    real.panel.enter()
+    real.panel.parameters.target = "T2"
+    assert real.ui.targetText.enabled
+    return real
+
+
+def test_a_target_in_words_gives_the_same_voxels_in_the_panel_and_on_the_command_line(
+    slicer_app, speaking, speaking_package, files, tmp_path
+):
+    text = "T1 brain after gadolinium, fat-suppressed, TE 3 ms"
+    speaking.ui.targetText.text = text
+    assert speaking.panel.parameters.targetText == text
+    status = apply_and_wait(slicer_app, speaking)
+    assert status.error is None
+    assert status.record["described"]["text"] == text
+    assert status.record["target"] == "T1ce"
+    output = tmp_path / "o.nii.gz"
+    command = ["--source", f"T1={files['T1']}", "--target-text", text, "--output", str(output), "--device", "cpu"]
+    assert main(["translate", "--model", str(speaking_package), *command]) == 0
+    told = voxels_of(status.result).copy()
+    np.testing.assert_array_equal(told, read_volume(output, "T1ce").array)
+    speaking.ui.targetText.text = "T2 of the brain"  # another session, another image
+    again = voxels_of(apply_and_wait(slicer_app, speaking).result)
+    assert not np.array_equal(again, told)
+
+
+def test_a_text_that_cannot_be_used_is_told_in_the_panel(slicer_app, speaking):
+    speaking.ui.targetText.text = "T2 and FLAIR"
+    status = apply_and_wait(slicer_app, speaking)
+    assert status.error.code == "MX-TXT-004"
+    assert "nearest known to the model" in speaking.ui.errorText.plainText
 
 
 def test_a_script_gets_the_same_voxels_without_a_panel(slicer_app, real):

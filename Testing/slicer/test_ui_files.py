@@ -13,7 +13,7 @@ FILES = [MODULES / name / "Resources" / "UI" / f"{name}.ui" for name in ("MedXla
 CODE = sorted((MODULES / "MedXlateSlicerLib").glob("*.py"))
 FOR_THE_USER = {
     "QPushButton", "QComboBox", "QTableWidget", "QPlainTextEdit", "QProgressBar", "QGroupBox", "QSpinBox", "QCheckBox",
-    "ctkSliderWidget",
+    "QLineEdit", "ctkSliderWidget",
     "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLNodeComboBox", "qMRMLTableView",
 }  # fmt: skip
 REACHED_BY_TAB = FOR_THE_USER - {"QProgressBar", "QGroupBox"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.config import to_mapping
-from MedXlateCore.inference.gate import SURE, Gate, can_judge, role_check
+from MedXlateCore.inference.gate import SURE, Gate, can_judge, doubts, role_check
 from MedXlateCore.models.card import ModelCard
 from MedXlateCore.models.dclip import DCLIP_PRESETS, Dclip
 from MedXlateCore.models.eva_i2i import EvaI2I
 from MedXlateCore.models.package import LoadedModel
+from MedXlateCore.pipeline import Started, translate
 from MedXlateCore.transforms.planes import PLANES
 from MedXlateCore.volume import Geometry, Modality, Volume
 
@@ -159,6 +161,25 @@ def test_a_real_gate_gives_probabilities(model):
     assert check.known
 
 
+def test_a_translation_tells_of_a_role_that_does_not_fit(model, monkeypatch):
+    monkeypatch.setitem(model.kept, "gate", Told("CT"))
+    source = replace(head(), modality=Modality.T1)
+    for asked in ({"target": "CT"}, {"target_text": "CT of the brain"}):
+        translation = translate([source], model, device="cpu", **asked)
+        next(event for event in translation if isinstance(event, Started))
+        assert [warning.code for warning in translation.warnings] == ["MX-IMG-040"]
+
+
+def test_the_sentences_are_read_once_a_model(model):
+    doubts([replace(head(), modality=Modality.T1)], model)
+    gate = model.kept["gate"]
+    doubts([replace(head(), modality=Modality.CT)], model)
+    assert model.kept["gate"] is gate
+    assert replace(model, path=None).kept == {}  # another network may follow
+
+
 def test_only_models_with_dclip_can_judge(model):
     assert can_judge(model)
-    assert not can_judge(SimpleNamespace(network=torch.nn.Identity()))
+    plain = SimpleNamespace(network=torch.nn.Identity())
+    assert not can_judge(plain)
+    assert doubts([head()], plain) == ()
