@@ -148,6 +148,7 @@ def test_files_carry_the_voxels_where_shared_memory_does_not(sources, tiny_packa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # the panel's test goes the same way
 def test_samples_and_their_spread_are_those_of_the_same_call_without_a_worker(drawing_package, sources):
     from MedXlateCore.models.package import load_package
     from MedXlateCore.pipeline import translate

@@ -65,7 +65,7 @@ def test_the_estimate_is_within_a_factor_of_what_is_measured(name, batch):
     assert 1 / 1.5 < int(done.stdout) / estimate < 1.5
 
 
-@pytest.mark.parametrize("name", list_methods())
+@pytest.mark.parametrize("name", sampled(list_methods()))
 def test_every_registered_model_has_an_estimate_that_grows_with_the_work(name):
     method = get_method(name)
     network = method.build(method.presets["tiny"])

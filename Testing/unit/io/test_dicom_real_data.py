@@ -155,6 +155,7 @@ def test_three_dynamic_phases_are_three_volumes_of_the_same_place():
     assert brightness[0] < min(brightness[1:])  # the agent has come
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "role", "series"),
     [

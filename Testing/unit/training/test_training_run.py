@@ -109,7 +109,9 @@ def uninterrupted(finished_run, tmp_path_factory: pytest.TempPathFactory) -> dic
     return trace
 
 
-@pytest.mark.parametrize("at", STOPS)
+@pytest.mark.parametrize(
+    "at", [pytest.param(at, marks=pytest.mark.slow) if n % 3 else at for n, at in enumerate(STOPS)]
+)
 def test_an_interrupted_and_resumed_run_ends_with_the_same_bits(
     finished_run, uninterrupted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ):

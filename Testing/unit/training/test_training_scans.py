@@ -256,6 +256,7 @@ def test_a_run_goes_through_all_stages_and_leaves_a_model(finished, configure):
     assert made(torch.zeros(1, 1, 20, 24)).shape == (1, 1, 20, 24)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_in_each_stage_ends_with_the_same_bits(finished, configure, tmp_path):
     config, folder = configure(), tmp_path / "run"
     for at in (5, 5, 6):  # three cases, then steps and passes of validations
