@@ -16,7 +16,16 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import ClassVar
 
-__all__ = ["Cancelled", "InputError", "InternalError", "MedXlateError", "ResourceError", "UsageError", "Warned"]
+__all__ = [
+    "Cancelled",
+    "InputError",
+    "InternalError",
+    "MedXlateError",
+    "ResourceError",
+    "UsageError",
+    "Warned",
+    "size_text",
+]
 
 
 class MedXlateError(Exception):
@@ -166,3 +175,8 @@ class Warned:
     def as_dict(self) -> dict[str, str]:
         """Return the facts for JSON."""
         return asdict(self)
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as a person says it, such as ``1.5 GiB`` or ``30 MiB``."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -218,6 +218,7 @@ def _would_replace(what: str, option: str, path: Path) -> UsageError:
 
 def drive(translation: Translation, quiet: bool = False) -> Volume:
     """Iterate a translation with a progress line and warnings on stderr; return the result."""
+    from MedXlateCore.errors import size_text
     from MedXlateCore.pipeline import Finished, Progress, Started
 
     live = not quiet and sys.stderr.isatty()
@@ -225,7 +226,7 @@ def drive(translation: Translation, quiet: bool = False) -> Volume:
         if isinstance(event, Warned):
             print(f"warning: {event.as_text()}", file=sys.stderr)
         elif isinstance(event, Started) and not quiet:
-            memory = "" if event.memory_bytes is None else f", about {event.memory_bytes / 2**30:.1f} GiB of memory"
+            memory = "" if event.memory_bytes is None else f", about {size_text(event.memory_bytes)} of memory"
             print(f"{event.text}: {event.total} slices{memory}", file=sys.stderr)
         elif isinstance(event, Progress) and live:
             print(f"\r{event.done}/{event.total}", end="", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from torch import nn
 
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.devices import CPU, Device, cpu_name, empty_cache, first_line, is_out_of_memory
-from MedXlateCore.errors import ResourceError, Warned
+from MedXlateCore.errors import ResourceError, Warned, size_text
 from MedXlateCore.inference.available import available_memory
 from MedXlateCore.inference.events import Outcome, Progress
 from MedXlateCore.inference.memory import estimate_model_memory
@@ -201,13 +201,13 @@ class Ladder:
             need, have = self.needed_memory(settings), available_memory(settings.device.torch_device)
             if need is None or have is None or need <= have:
                 return settings
-            reason = f"about {_text(need)} are needed, {_text(have)} are free"
+            reason = f"about {size_text(need)} are needed, {size_text(have)} are free"
             lower = settings.lower(reason, bf16_allowed=self._model.card.bf16_allowed, can_tile=self._can_tile)
             if lower is None:
                 raise ResourceError(
                     "MX-RES-002",
-                    f"the translation needs about {_text(need)} of memory and {_text(have)} are free",
-                    expected=f"at least {_text(need)}",
+                    f"the translation needs about {size_text(need)} of memory and {size_text(have)} are free",
+                    expected=f"at least {size_text(need)}",
                     where=f"{settings}, slices of {' x '.join(map(str, self._prepared.images.shape[2:]))} pixels",
                     fix="close other programs, crop the volume, or use a computer with more memory",
                 )
@@ -328,7 +328,3 @@ class Ladder:
         """Return the bytes of the arrays that are still to come: the stack, scaled, and on the reference's grid."""
         grid, reference = self._prepared.plan.grid, self._prepared.plan.reference
         return 4 * int(2 * np.prod(grid.shape) + 2 * np.prod(reference.shape))
-
-
-def _text(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -443,4 +444,4 @@ def test_a_batch_size_that_is_none_is_refused_and_nothing_is_written(words, tmp_
 
 def test_the_needed_memory_is_told(words, tmp_path, capsys):
     assert main(words(tmp_path / "o.nii.gz")) == 0
-    assert "GiB of memory" in capsys.readouterr().err
+    assert re.search(r"about \d[\d.]* [GM]iB of memory", capsys.readouterr().err)
