@@ -58,7 +58,8 @@ class AldmConfig:
         prediction: ``epsilon``, ``v`` or ``x0``.
         start: without ``concat_condition``, part of the levels that the start is noised by (our reading).
         sampler: ``ddim``, ``ddpm`` or ``dpm_solver``.
-        steps: of denoising.
+        steps: of denoising, for one sample.
+        sample_steps: of denoising where several samples are drawn; None for as many as for one.
         eta: noise that ``ddim`` draws afresh, 0 to 1.
         tile: planes of the slabs in which it encodes and decodes when memory is to be saved.
         directions: those it learns, each from one source; filled in by a training.
@@ -106,6 +107,7 @@ class AldmConfig:
     start: float = 0.5
     sampler: Sampler = "ddim"
     steps: int = 50
+    sample_steps: int | None = None
     eta: float = 0.0
     tile: int = 16
     directions: tuple[str, ...] = ("T1->T2",)
@@ -125,6 +127,8 @@ class AldmConfig:
             check_architecture(0 <= getattr(self, name) <= high, name, getattr(self, name), f"0 to {high:g}")
         noisy = 0 < self.noise_low <= self.noise_high < 1
         check_architecture(noisy, "noise_low, noise_high", (self.noise_low, self.noise_high), "0 < low <= high < 1")
+        several = self.sample_steps is None or 1 <= self.sample_steps <= self.levels
+        check_architecture(several, "sample_steps", self.sample_steps, f"none, or 1 to {self.levels}")
         even = self.unet_widths[0] % 2 == 0
         check_architecture(even, "unet_widths", self.unet_widths, "an even number first, for the embedding of time")
         scaled = self.latent_scale is None or 0 < self.latent_scale < 1e9

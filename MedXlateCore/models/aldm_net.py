@@ -274,7 +274,8 @@ class AldmNetwork(nn.Module):
     def _steps(self, sampling: Sampling) -> int:
         config = self.config
         levels = config.levels if config.concat_condition else max(1, round(config.start * config.levels))
-        return min(config.steps if sampling.steps is None else sampling.steps, levels)
+        own = config.steps if sampling.samples == 1 or config.sample_steps is None else config.sample_steps
+        return min(own if sampling.steps is None else sampling.steps, levels)
 
     def _tile(self, tiled: bool) -> int:
         return self.config.tile if tiled and not torch.is_grad_enabled() else 0  # slabs are written in place

@@ -407,3 +407,10 @@ def test_the_scale_of_what_spade_leaves_is_measured():
     assert torch.allclose(network.residual_square, torch.full((2,), 0.0625), atol=1e-6)
     with pytest.raises(UsageError, match="MX-MOD-005"):
         AldmConfig(residual=True, use_spade=False)
+
+
+def test_several_samples_may_take_steps_of_their_own():
+    network = build(steps=1, sample_steps=3)
+    assert translated(network).facts["steps"] == 1
+    assert translated(network, samples=2).facts["steps"] == 3
+    assert translated(network, samples=2, steps=2).facts["steps"] == 2
