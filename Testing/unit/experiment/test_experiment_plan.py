@@ -68,14 +68,14 @@ def test_what_a_method_cannot_take_is_skipped_with_the_reason(blobs: Path, tmp_p
 
 def test_an_unknown_method_is_passed_over_if_the_file_says_so(blobs: Path, tmp_path: Path):
     mapping = mapping_for(blobs, tmp_path, "experiment.skip_unknown=true")
-    mapping["method"][0]["method"] = "aldm"
+    mapping["method"][0]["method"] = "no_such_method"
     plan = make_plan(experiment_from_mapping(mapping))
     assert [(skip.name, skip.error["code"]) for skip in plan.skips] == [("One by one", "MX-MOD-001")]
 
 
 def test_an_experiment_without_any_method_left_is_refused(blobs: Path, tmp_path: Path):
     mapping = mapping_for(blobs, tmp_path, "experiment.skip_unknown=true")
-    mapping["method"] = [{"method": "aldm"}]
+    mapping["method"] = [{"method": "no_such_method"}]
     assert refused(lambda: make_plan(experiment_from_mapping(mapping))).code == "MX-EXP-010"
 
 

@@ -169,11 +169,11 @@ def test_what_failed_and_what_was_skipped_is_named_with_its_code(blobs: Path, tm
     mapping = mapping_for(blobs, tmp_path / "out", "experiment.directions=['T1->T2']", "experiment.skip_unknown=true",
                           "experiment.seeds=[0, 1]")  # fmt: skip
     mapping["method"][0]["recipe"] = {"nan_at": 1}
-    mapping["method"].append({"method": "aldm"})
+    mapping["method"].append({"method": "no_such_method"})
     text = (written(conduct(experiment_from_mapping(mapping))) / "report.md").read_text("utf-8")
     faults = text.split("## What could not be done")[1].split("##")[0]
     assert "failed: One by one, T1->T2, seed 0: MX-TRN-007" in faults
-    assert "skipped: aldm, T1->T2: MX-MOD-001" in faults
+    assert "skipped: no_such_method, T1->T2: MX-MOD-001" in faults
 
 
 def test_a_report_names_no_folder_of_the_machine(own_blobs: Path, tiny: Tiny):
