@@ -280,6 +280,7 @@ class EvaI2I(Method):
         "tiny": EvaRecipeConfig(
             learning_rate=1e-3,
             dclip_share=0.4,
+            triples=2,
             contrast_positions=128,
             discriminator_widths=(16, 32, 48),
             discriminator_blocks=2,

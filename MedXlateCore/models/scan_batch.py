@@ -35,6 +35,13 @@ class ScanBatch:
     domains: Tensor
     positive: Tensor
 
+    def first(self, count: int) -> ScanBatch:
+        """Return the batch's first triples."""
+        n = self.images.shape[1]
+        kept = torch.arange(3 * n).view(3, n)[:, :count].flatten().to(self.positive.device)
+        parts = (self.images, self.foregrounds, self.tokens, self.domains)
+        return ScanBatch(*(part[:, :count] for part in parts), self.positive[kept][:, kept])
+
     def to(self, device: torch.device | str) -> ScanBatch:
         """Return the batch on another device."""
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))

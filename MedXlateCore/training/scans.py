@@ -273,6 +273,7 @@ class ScanData:
         architecture = config.architecture()
         self._known = known_domains(architecture)
         self._numbers = {name: n for n, name in enumerate(self._known)}
+        self._atlases: dict[str | None, str] = {}
         self._context = architecture.dclip.context
         self._dropout = config.recipe_config().prompt_dropout
 
@@ -297,12 +298,13 @@ class ScanData:
         """
         images = np.full((len(places), 1, *self.size), -1.0, dtype=np.float32)
         masks = np.zeros((len(places), 1, *self.size), dtype=np.float32)
+        mapped = {n: (self.cases[n].images, self.cases[n].masks) for n in {place.case for place in places}}
         for n, (place, mirror) in enumerate(zip(places, mirrored, strict=True)):
-            case = self.cases[place.case]
-            found = plane_slice(case.images[:, place.scan], place.plane, place.index)
+            stack, inside = mapped[place.case]
+            found = plane_slice(stack[:, place.scan], place.plane, place.index)
             where = centred(found.shape, self.size)
             images[n, 0][where] = found
-            masks[n, 0][where] = plane_slice(case.masks[:, _MASKS + place.scan], place.plane, place.index)
+            masks[n, 0][where] = plane_slice(inside[:, _MASKS + place.scan], place.plane, place.index)
             if mirror and place.plane != "sagittal":
                 images[n], masks[n] = images[n, ..., ::-1].copy(), masks[n, ..., ::-1].copy()
         facts = [self.cases[place.case].facts[place.scan].with_facts(plane=place.plane) for place in places]
@@ -333,8 +335,10 @@ class ScanData:
 
     def _atlas(self, facts: Acquisition) -> str:
         """Return the domain nearest to a plain T1-weighted image of the organ."""
-        plain = Acquisition(modality="MR", sequence="T1", organ=facts.organ, contrast_agent=False)
-        return nearest_domain(plain, self._known).name
+        if facts.organ not in self._atlases:
+            plain = Acquisition(modality="MR", sequence="T1", organ=facts.organ, contrast_agent=False)
+            self._atlases[facts.organ] = nearest_domain(plain, self._known).name
+        return self._atlases[facts.organ]
 
     def _drawn(self, count: int, rng: np.random.Generator) -> list[int]:
         """Return the patients of a batch: none twice before all had their turn."""

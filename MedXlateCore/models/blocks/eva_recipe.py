@@ -44,6 +44,7 @@ class EvaRecipeConfig:
         init_share: part of the rest that is ``init`` (5 of 50 epochs).
         last_stage: ``init`` never leaves that stage (ablation).
         dclip_mode: DCLIP's loss, see ``dclip``.
+        triples: at most so many of a batch's triples are translated, while DCLIP sees all slices (there 60 of 20).
         prompt_dropout: leave out optional sentences of the drawn prompts, each with this probability.
         rec_weight: of the mean absolute errors.
         per_weight: of the perceptual term.
@@ -68,6 +69,7 @@ class EvaRecipeConfig:
     init_share: float = 0.1
     last_stage: Literal["fine", "init"] = "fine"
     dclip_mode: DclipMode = "equation"
+    triples: int = 6
     prompt_dropout: float = 0.5
     rec_weight: float = 10.0
     per_weight: float = 0.1
@@ -87,7 +89,7 @@ class EvaRecipeConfig:
             ("dclip_share", "init_share", "prompt_dropout", "learning_rate", "weight_decay"), (0.0, 1.0)
         )
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
-        counts = {"contrast_positions": (2, 1e5), "discriminator_blocks": (1, 32)}
+        counts = {"triples": (1, 1e4), "contrast_positions": (2, 1e5), "discriminator_blocks": (1, 32)}
         check_constants(self, shares | dict.fromkeys(weights, (0.0, 1e6)) | counts)
 
 
@@ -157,7 +159,7 @@ class EvaRecipe(Recipe):
         stage = self.stage_of(state.progress)
         if stage == "dclip":
             return self._align(batch, state)
-        return self._translate(batch, state, fine=stage == "fine")
+        return self._translate(batch.first(self.config.triples), state, fine=stage == "fine")
 
     def _align(self, batch: ScanBatch, state: TrainingState) -> dict[str, float]:
         tokens = batch.tokens[: INTERMEDIATE + 1].flatten(0, 1)
