@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter real-t1ce real-comparison clean
+.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter real-t1ce real-comparison eva-phantoms clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -99,6 +99,13 @@ medprompt-phantoms: $(STAMP)
 	$(BIN)/medxlate phantom --out runs/medprompt-phantoms/phantoms --cases 72 --seed 2000 --size 96 120 40 \
 		--modalities T1,T2,FLAIR,CT,PET --splits 56,4,12 --vary-acquisition --jobs 2 --overwrite
 	OMP_NUM_THREADS=1 $(BIN)/medxlate experiment Docs/results/medprompt-phantoms/experiment.toml --out runs/medprompt-phantoms/out
+
+# the tables of Docs/results/eva-phantoms: a target told in words; about an hour and a half on one core
+eva-phantoms: $(STAMP)
+	test -f runs/eva-phantoms/phantoms/scans.csv || $(BIN)/medxlate phantom --out runs/eva-phantoms/phantoms --cases 76 \
+		--seed 4000 --size 96 112 40 --splits 56,4,16 --scans 8 --with-ct --jobs 2 --overwrite \
+		--hold-out T1+contrast+fat_suppressed+1.5T --hold-out T2+fat_suppressed+te=90..110
+	OMP_NUM_THREADS=1 $(BIN)/python Docs/results/eva-phantoms/run.py --work runs/eva-phantoms --data ../shared/data
 
 # the table of Docs/results/real-t1ce, where the real volumes lie beside the checkout
 real-t1ce: $(STAMP)

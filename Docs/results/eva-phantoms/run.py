@@ -2,9 +2,9 @@
 
     python Docs/results/eva-phantoms/run.py --work runs/eva-phantoms [--data ../shared/data]
 
-Needs the phantoms that ``make eva-phantoms`` writes first. One EVA-I2I learns from sentences (``eva.toml``), one from the
-numbers of the domains (``onehot.toml``), with the same minutes of translation. Trainings that are there are not
-repeated. Everything is measured on test heads that no training and no choice has seen, among them scans whose
+Needs the phantoms that ``make eva-phantoms`` writes first. One EVA-I2I learns from sentences (``eva.toml``), another
+from the numbers of the domains (``onehot.toml``), with the same minutes of translation. Trainings that are there are
+not repeated. Everything is measured on test heads that no training and no choice has seen, among them scans whose
 combination of parameters was held out of the training. Writes ``tables.md``, CSV files and pictures beside this file.
 """
 
@@ -178,7 +178,7 @@ class Study:
         """Measure the judging of images, draw the embeddings, write the tables."""
         slices = classify(self.model, self.heads)
         roles = swaps(self.model, self.heads)
-        real = on_patients(self.model, data) if data else []
+        real = on_patients(self.model, data) if data and data.is_dir() else []
         purity, chart = embeddings(self.model, self.heads)
         for name, rows in (("translation", self.rows), ("facts", slices), ("roles", roles), ("real", real)):
             if rows:

@@ -102,7 +102,7 @@ def _share(rows: Sequence[Row], right: Callable[[Row], bool]) -> str:
 
 
 def _translation(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
-    """Return PSNR and SSIM of each method over heads; p is Wilcoxon's, paired by head, against the first, uncorrected."""
+    """Return PSNR and SSIM of each method over heads; p is Wilcoxon's, by head, against the first, not corrected."""
     lines = [
         f"| method | PSNR (dB) | SSIM | dB less than {methods[0]} | p, PSNR | p, SSIM |",
         "|---|---|---|---|---|---|",
