@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from MedXlateCore.errors import InputError, MedXlateError
-from MedXlateCore.files import atomic_write_text, read_bytes, remove_stale_temporaries, sha256_file, to_jsonable
-from MedXlateCore.io import read_record
+from MedXlateCore.files import atomic_write_text, read_bytes, remove_stale_temporaries, to_jsonable
+from MedXlateCore.io import read_record, source_sha256
 from MedXlateCore.io.bids import BidsSession, derivative_path, index_bids
 from MedXlateCore.models.card import ModelCard
 from MedXlateCore.models.sampling import Sampling
@@ -109,8 +109,10 @@ def finished_record(
     record = read_record(folder / case.output)
     if record is None or case.problem is not None:
         return None
-    inputs = [(modality.value, sha256_file(path)) for modality, path in case.sources.items()]
-    prompt = None if case.roi is None else (sha256_file(case.roi), to_jsonable(labels or DEFAULT_LABELS))
+    inputs = [(modality.value, source_sha256(path, modality)) for modality, path in case.sources.items()]
+    prompt = None
+    if case.roi is not None:
+        prompt = (source_sha256(case.roi, Modality.LABEL), to_jsonable(labels or DEFAULT_LABELS))
     try:
         found = record["prompt"]
         same = (

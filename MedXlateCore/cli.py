@@ -25,6 +25,7 @@ __all__ = ["main"]
 COMMANDS = {
     "translate": ("translate", "make a missing sequence from the volumes you have"),
     "evaluate": ("evaluate", "compare a synthetic volume with its reference"),
+    "check": ("check", "list what a DICOM folder holds, or look a volume over"),
     "demo": ("demo", "see it work on a phantom patient, with a report"),
     "batch": ("batch", "translate a table or a BIDS folder of cases"),
     "phantom": ("phantom", "make phantom heads with lesions, in all modalities"),

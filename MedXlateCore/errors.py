@@ -1,10 +1,10 @@
 """Errors a user can act on: what was found, what was expected, where, and what to do, under a stable code.
 
 Codes read ``MX-<area>-<number>`` and never change their meaning. Areas: ``USE`` (command line and configuration),
-``FIL`` (files), ``IMG`` (voxel values and shapes), ``GEO`` (geometry), ``ROI`` (regions and prompts), ``TXT`` (targets
-in words), ``MOD`` (models and packages), ``DAT`` (training data), ``TRN`` (training), ``MET`` (metrics), ``EXP``
-(experiments), ``RES`` (memory, disk, devices), ``RUN`` (runs), ``WRK`` (the worker process), ``SLI`` (nodes of a 3D
-Slicer scene), ``INT`` (defects of MedXlate itself).
+``FIL`` (files), ``DCM`` (DICOM), ``IMG`` (voxel values and shapes), ``GEO`` (geometry), ``ROI`` (regions and prompts),
+``TXT`` (targets in words), ``MOD`` (models and packages), ``DAT`` (training data), ``TRN`` (training), ``MET``
+(metrics), ``EXP`` (experiments), ``RES`` (memory, disk, devices), ``RUN`` (runs), ``WRK`` (the worker process), ``SLI``
+(nodes of a 3D Slicer scene), ``INT`` (defects of MedXlate itself).
 The table of all codes is ``Docs/reference/errors.md``.
 """
 
@@ -85,7 +85,7 @@ class InputError(MedXlateError):
     exit_code = 3
 
 
-LIBRARIES = {name: name for name in ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "safetensors")} | {
+LIBRARIES = {name: name for name in ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "safetensors", "pydicom")} | {
     "PIL": "pillow"
 }
 """What MedXlate is built on: distribution by module."""

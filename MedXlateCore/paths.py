@@ -83,7 +83,7 @@ def require_file(path: Path | str) -> int:
             f"the path is {kind}",
             expected="a file",
             where=shown(path),
-            fix="give the file itself; convert a DICOM folder to NIfTI first (for example with dcm2niix)",
+            fix="give the file itself",
         )
     if status.st_size == 0:
         raise InputError(

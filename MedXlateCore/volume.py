@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import InputError, UsageError, Warned
 
 __all__ = ["Geometry", "Modality", "Source", "Volume"]
@@ -185,6 +186,7 @@ class Volume:
         source: where they came from.
         synthetic: True for anything MedXlate (or another tool that says so) made.
         notes: remarks made while reading, as recorded warnings (repairs, assumptions).
+        acquisition: how the image was taken, where the file says so.
 
     Raises:
         InputError: ``MX-GEO-004``, array and geometry differ in shape.
@@ -196,6 +198,7 @@ class Volume:
     source: Source = field(default_factory=Source)
     synthetic: bool = False
     notes: tuple[Warned, ...] = ()
+    acquisition: Acquisition | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.array.shape) != self.geometry.shape:

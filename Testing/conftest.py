@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from MedXlateCore.volume import Geometry, Modality, Source, Volume
 
 # torch and what needs it are imported inside the fixtures: most tests do without
 
+STUBS = Path(__file__).resolve().parent / "stubs"
 AXIAL = Geometry((24, 28, 10), np.array([[-8.0, 0, 0, 92], [0, -8, 0, 100], [0, 0, 12, -50], [0, 0, 0, 1]]))
 
 
@@ -32,6 +35,26 @@ def tiny_model(tiny_package: Path):
     from MedXlateCore.models.package import load_package
 
     return load_package(tiny_package)
+
+
+@pytest.fixture
+def drawing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the folder of a package whose method draws samples; workers that start now know the method, too."""
+    import importlib
+
+    import MedXlateCore.models
+    from MedXlateCore.models import registry
+    from MedXlateCore.models.package import save_package
+
+    paths = [str(STUBS), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setattr(MedXlateCore.models, "__path__", [*MedXlateCore.models.__path__, str(STUBS / "methods")])
+    module = importlib.import_module("MedXlateCore.models.drawing")
+    card = make_tiny_card(name="drawing", method="drawing", prompts="none")
+    save_package(tmp_path / "drawing", card, module.Drawing())
+    yield tmp_path / "drawing"
+    registry._METHODS.pop("drawing")
+    del sys.modules[module.__name__]
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ __all__ = [
     "split_named",
 ]
 
-SAMPLES_FOR_UNCERTAINTY = 8  # where their number is not given
 _LABELS = re.compile(r"(?P<region>[^=]*[^=\s])\s*=(?P<values>\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*)*)")
 
 
@@ -65,7 +64,7 @@ def parse_sampling(options: argparse.Namespace, uncertainty: bool = False) -> Sa
     }  # fmt: skip
     if not given and not uncertainty:
         return None
-    from MedXlateCore.models.sampling import Sampling
+    from MedXlateCore.models.sampling import SAMPLES_FOR_UNCERTAINTY, Sampling
 
     sampling = Sampling(**{"samples": SAMPLES_FOR_UNCERTAINTY if uncertainty else 1, **given})
     if uncertainty and sampling.samples < 2:

@@ -90,15 +90,16 @@ def survey(experiment: Experiment, progress: Callable[[int, int], None] = lambda
     path = Path(experiment.data.table)
     check_leakage(((row.patient, row.split, row.case) for row in rows.values()), "patient", path)
     every = [row for table in tables.values() for row in table.rows]
-    files = list(dict.fromkeys(file for row in every for file in _files(row)))
+    files = {file: role for row in every for role, file in _files(row)}
     hashes: dict[Path, str] = {}
-    for file in files:
-        hashes[file] = content_hash(file)
+    for file, role in files.items():
+        hashes[file] = content_hash(file, role)
         progress(len(hashes), len(files))
     images = ((hashes[file][:16], row.split, row.case) for row in every for file in row.images.values())
     check_leakage(images, "image", path)
     return Cohort(tables, hashes, tuple(dict.fromkeys(warnings)))
 
 
-def _files(row: CaseRow) -> list[Path]:
-    return [*row.images.values(), *([row.regions] if row.regions else [])]
+def _files(row: CaseRow) -> list[tuple[str, Path]]:
+    """Return the files of a case with their roles."""
+    return [*row.images.items(), *([("label", row.regions)] if row.regions else [])]

@@ -1,4 +1,4 @@
-"""Reading and writing volumes. Formats: NIfTI (``.nii``, ``.nii.gz``, ``.hdr``/``.img``), MetaImage, NRRD.
+"""Reading and writing volumes: NIfTI (``.nii``, ``.nii.gz``, ``.hdr``/``.img``), MetaImage, NRRD; reading DICOM.
 
 A new format is one module beside ``nifti`` and one line in ``_READERS``.
 """
@@ -26,9 +26,11 @@ from MedXlateCore.files import (
     sha256_file,
     shown,
 )
+from MedXlateCore.io.dicom_read import dicom_sha256, is_dicom_source, read_dicom, split_choice
 from MedXlateCore.io.images import read_image, refuse_shear, write_image
 from MedXlateCore.io.nifti import read_nifti, write_nifti
 from MedXlateCore.io.voxels import voxels
+from MedXlateCore.paths import refuse_bad_name
 from MedXlateCore.volume import Geometry, Modality, Volume
 
 __all__ = [
@@ -37,7 +39,9 @@ __all__ = [
     "check_output_format",
     "read_record",
     "read_volume",
+    "require_volume",
     "sidecar_path",
+    "source_sha256",
     "synthetic_remark",
     "write_volume",
 ]
@@ -51,7 +55,12 @@ _READERS: dict[str, Callable[[Path, Modality, int | None], Volume]] = {
     ".mhd": read_image,
     ".nrrd": read_image,
     ".nhdr": read_image,
+    ".dcm": read_dicom,
+    ".dicom": read_dicom,
+    ".ima": read_dicom,
 }
+_DICOM = ".dcm"
+_READERS_OF_ONE_FILE = frozenset({".nii.gz", ".nii", ".mha", ".nrrd"})
 _WRITERS: dict[str, Callable[[NDArray, Geometry, Path, str], None]] = {
     ".nii.gz": write_nifti,
     ".nii": write_nifti,
@@ -59,7 +68,6 @@ _WRITERS: dict[str, Callable[[NDArray, Geometry, Path, str], None]] = {
     ".nrrd": write_image,
 }
 _ADVICE = {
-    ".dcm .dicom .ima": "convert the DICOM series to NIfTI first, for example with dcm2niix or 3D Slicer",
     ".png .jpg .jpeg .bmp .gif .tif .tiff .webp": "a picture has no position in the patient: give the original volume",
     ".npy .npz .mat .h5 .hdf5 .pt .pth .pkl": "an array has no place in the patient: save it as NIfTI with its affine",
     ".mgz .mgh": "convert it with FreeSurfer: mri_convert file.mgz file.nii.gz",
@@ -77,8 +85,10 @@ def read_volume(path: Path | str, modality: Modality | str | None = None, frame:
     """Read a volume from a file, by its suffix.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.hdr``/``.img``, ``.mha``, ``.mhd``, ``.nrrd`` or ``.nhdr``.
-        modality: what it shows (name or alias). Images become float32; a label map keeps its integers.
+        path: ``.nii``, ``.nii.gz``, ``.hdr``/``.img``, ``.mha``, ``.mhd``, ``.nrrd`` or ``.nhdr``; a DICOM file, a
+            folder of DICOM files, or ``DIR#NAME`` (see :mod:`MedXlateCore.io.dicom_read`).
+        modality: what it shows (name or alias). Images become float32; a label map keeps its integers. Of a DICOM
+            folder with several volumes it chooses the only one of this role.
         frame: which frame of a 4D file, counted from 0.
 
     Returns:
@@ -89,7 +99,7 @@ def read_volume(path: Path | str, modality: Modality | str | None = None, frame:
     Raises:
         UsageError: ``MX-USE-010``, unknown modality.
         InputError: the file cannot be used; the formats' modules list the codes.
-        ResourceError: ``MX-FIL-005`` (no permission), ``MX-FIL-009`` (not enough memory).
+        ResourceError: ``MX-FIL-005`` (no permission), ``MX-FIL-009`` (not enough memory), ``MX-DCM-021`` (codec).
     """
     kind = Modality.OTHER if modality is None else Modality.parse(modality)
     suffix = check_input_format(path)
@@ -106,40 +116,59 @@ def read_volume(path: Path | str, modality: Modality | str | None = None, frame:
 
 
 def check_input_format(path: Path | str) -> str:
-    """Check that a file exists and has a known format, and return its suffix in lower case.
+    """Check that a file exists and has a known format, and return its suffix in lower case; ``.dcm`` for all DICOM.
 
     Raises:
         InputError: ``MX-FIL-001`` to ``003`` and ``007`` (no usable file), ``MX-FIL-040`` (format not known).
         ResourceError: ``MX-FIL-005``.
     """
-    require_file(path)
+    require_volume(path)
     suffix = _suffix(Path(path), _READERS)
+    if suffix is None or Path(path).is_dir() or split_choice(path)[1]:
+        suffix = _DICOM if is_dicom_source(path) else None
     if suffix is not None:
-        return suffix
+        return _DICOM if _READERS[suffix] is read_dicom else suffix
     found = Path(path).suffix.lower()
     advice = next((text for suffixes, text in _ADVICE.items() if found and found in suffixes.split()), "")
-    if not advice and _is_dicom(Path(path)):
-        advice, found = _ADVICE[".dcm .dicom .ima"], "DICOM"
     raise InputError(
         "MX-FIL-040",
         f"the format '{shown(found)}' cannot be read",
-        expected=f"one of {', '.join(_READERS)}",
+        expected=f"one of {', '.join(_READERS)}, or a folder of DICOM files",
         where=shown(path),
         fix=advice or "convert the image to .nii.gz, for example with 3D Slicer",
     )
 
 
+def require_volume(path: Path | str) -> None:
+    """Check that there is a regular, non-empty file, or a folder, which may hold DICOM files.
+
+    Raises:
+        InputError: ``MX-FIL-001`` to ``003`` and ``007``.
+        ResourceError: ``MX-FIL-005``.
+    """
+    refuse_bad_name(path)
+    place, _ = split_choice(path)
+    try:
+        is_folder = place.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be looked into: said below
+        is_folder = False
+    if not is_folder:
+        require_file(place)
+
+
+def source_sha256(path: Path | str, modality: Modality | str | None = None) -> str:
+    """Return the hash that :func:`read_volume` gives to the volume there, without decoding it. Raises alike."""
+    suffix = check_input_format(path)
+    if suffix in _READERS_OF_ONE_FILE:
+        return sha256_file(path)
+    if suffix == _DICOM:
+        return dicom_sha256(Path(path), Modality.OTHER if modality is None else Modality.parse(modality))
+    return read_volume(path, modality).source.sha256
+
+
 def _suffix(path: Path, known: Mapping[str, object]) -> str | None:
     name = path.name.lower()
     return next((suffix for suffix in known if name.endswith(suffix)), None)
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

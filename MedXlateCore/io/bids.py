@@ -8,15 +8,19 @@ Names follow the Brain Imaging Data Structure specification, "Filenames" and "De
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from MedXlateCore import __version__
+from MedXlateCore.acquisition import Acquisition
+from MedXlateCore.errors import UsageError, Warned
+from MedXlateCore.io.dicom_facts import contrast_agent_of, plane_of, tesla
 from MedXlateCore.volume import Modality
+from MedXlateCore.weighting import weighting_by_parameters
 
-__all__ = ["BidsSession", "dataset_description", "derivative_path", "index_bids"]
+__all__ = ["BidsSession", "dataset_description", "derivative_path", "facts_from_sidecar", "index_bids"]
 
 _NAME = re.compile(r"sub-[A-Za-z0-9+]+(_[a-z]+-[A-Za-z0-9+]+)*_(?P<suffix>[A-Za-z0-9]+)\.nii(\.gz)?")
 _SUFFIXES = {
@@ -24,6 +28,20 @@ _SUFFIXES = {
     Modality.FLAIR: ("anat", "FLAIR"), Modality.PD: ("anat", "PDw"), Modality.PET: ("pet", "pet"),
     Modality.CT: ("ct", "ct"), Modality.CBCT: ("ct", "cbct"),
 }  # fmt: skip
+_SEQUENCES = {"T1w": "T1", "T2w": "T2", "FLAIR": "FLAIR", "PDw": "PD", "T2starw": "T2*", "dwi": "DWI"}
+_SECONDS = {
+    "echo_time_ms": ("EchoTime",),
+    "repetition_time_ms": ("RepetitionTime", "RepetitionTimeExcitation"),
+    "inversion_time_ms": ("InversionTime",),
+}
+_NUMBERS = {
+    "flip_angle_deg": ("FlipAngle",),
+    "b_value_s_per_mm2": ("DiffusionBValue",),
+    "tube_voltage_kv": ("KVP",),
+    "tube_current_ma": ("XRayTubeCurrent",),
+    "exposure_time_ms": ("ExposureTime",),
+}
+_MODALITIES = {"MR": "MR", "CT": "CT", "PT": "PET", "PET": "PET"}
 
 
 @dataclass(frozen=True)
@@ -98,3 +116,86 @@ def _modality(suffix: str, contrast_agent: bool) -> Modality | None:
     known: Iterator[Modality] = (modality for modality, (_, name) in _SUFFIXES.items() if name == suffix)
     modality = next(known, None)
     return Modality.T1CE if modality is Modality.T1 and contrast_agent else modality
+
+
+# --- how an image was taken ----------------------------------------------------------------------------------------
+
+
+def facts_from_sidecar(sidecar: Mapping[str, Any], name: str = "") -> tuple[Acquisition, tuple[Warned, ...]]:
+    """Read the facts of a BIDS sidecar (the JSON file beside an image; "Metadata" in the specification).
+
+    BIDS gives times in seconds; here they become milliseconds. Texts that people type are not looked at.
+
+    Args:
+        sidecar: the JSON object.
+        name: the image's file name; its suffix (``T1w``) says the weighting, else the parameters do. An entity ``ce``
+            means a contrast agent.
+
+    Returns:
+        The facts, and recorded warnings ``MX-DCM-111`` about values that cannot be and were left out.
+    """
+    match = _NAME.fullmatch(name)
+    facts: dict[str, Any] = {
+        "modality": _MODALITIES.get(str(sidecar.get("Modality", "")).upper()) or _modality_of_name(match),
+        "organ": _word(sidecar, "BodyPart", "BodyPartExamined"),
+        "plane": plane_of(_numbers(sidecar, "ImageOrientationPatientDICOM")),
+        "contrast_agent": True if "_ce-" in name else contrast_agent_of(_text(sidecar, "ContrastBolusIngredient")),
+        "scanner_model": _text(sidecar, "ManufacturersModelName"),
+        "field_strength_t": tesla(_number(sidecar, "MagneticFieldStrength")),
+        "coil": _text(sidecar, "ReceiveCoilName"),
+        "scanning_sequence": _codes(sidecar, "ScanningSequence"),
+        "sequence_variant": _codes(sidecar, "SequenceVariant"),
+        "scan_options": _codes(sidecar, "ScanOptions"),
+    }
+    facts |= {fact: _number(sidecar, *keys) for fact, keys in _NUMBERS.items()}
+    facts |= {fact: _milliseconds(_number(sidecar, *keys)) for fact, keys in _SECONDS.items()}
+    notes = []
+    found = Acquisition()
+    for fact, value in facts.items():
+        try:
+            found = found.with_facts(**{fact: value})
+        except UsageError as error:
+            notes.append(Warned("MX-DCM-111", f"{error.found}: the fact was left out", name))
+    suffix = _SEQUENCES.get(match["suffix"]) if match else None
+    tracer = "FDG" if "FDG" in str(sidecar.get("TracerName", "")).upper() else None
+    by_parameters = weighting_by_parameters(found) if found.modality == "MR" else tracer
+    return found.with_facts(sequence=suffix or by_parameters), tuple(notes)
+
+
+def _modality_of_name(match: re.Match[str] | None) -> str | None:
+    suffix = match["suffix"] if match else ""
+    return "MR" if suffix in _SEQUENCES else {"ct": "CT", "cbct": "CBCT", "pet": "PET"}.get(suffix)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if not seconds else round(1000 * seconds, 6)
+
+
+def _number(sidecar: Mapping[str, Any], *keys: str) -> float | None:
+    values = (sidecar.get(key) for key in keys)
+    return next((float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)), None)
+
+
+def _numbers(sidecar: Mapping[str, Any], key: str) -> tuple[float, ...] | None:
+    value = sidecar.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, (int, float)) for item in value):
+        return None
+    return tuple(value)
+
+
+def _text(sidecar: Mapping[str, Any], key: str) -> str | None:
+    value = sidecar.get(key)
+    return (" ".join(value.split())[:64] or None) if isinstance(value, str) else None
+
+
+def _word(sidecar: Mapping[str, Any], *keys: str) -> str | None:
+    texts = (_text(sidecar, key) for key in keys)
+    return next((text.lower() for text in texts if text and re.fullmatch(r"[A-Za-z][A-Za-z &-]{1,30}", text)), None)
+
+
+def _codes(sidecar: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return codes that stand as a list, or as one text with ``\\`` or ``_`` between them, as converters write."""
+    value = sidecar.get(key)
+    items = re.split(r"[\\_]", value) if isinstance(value, str) else value if isinstance(value, list) else []
+    codes = (str(item).strip().upper()[:16] for item in items)
+    return tuple(code for code in codes if code not in {"", "NONE"})

@@ -78,6 +78,8 @@ class ModelCard:
         directions: of a model for several directions of translation: each, such as ``T1->T2``. ``sources`` and
             ``targets`` then list what occurs in any of them, and a translation needs the sources of one.
         prompts: ``region`` if it takes a region of interest, else ``none``.
+        draws_samples: its method draws samples (``Method.draws_samples``), so that callers without torch know; filled
+            in when the package is saved, and False in cards from before.
         grid: ``GridSpec`` as a dictionary.
         normalisers: by modality, a normaliser as a dictionary.
         output: by target, or by direction where there are several, an ``OutputScale`` as a dictionary.
@@ -108,6 +110,7 @@ class ModelCard:
     optional_sources: tuple[str, ...] = ()
     directions: tuple[str, ...] = ()
     prompts: Literal["none", "region"] = "none"
+    draws_samples: bool = False
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = "not stated"

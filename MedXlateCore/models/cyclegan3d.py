@@ -89,7 +89,7 @@ class CycleGan3d(CycleGan):
     recipe_type = CycleGan3dRecipeConfig
     presets = {"paper": CycleGan3dConfig(), "tiny": CycleGan3dConfig(width=8, generator="unet")}
     recipe_presets = {
-        "tiny": CycleGan3dRecipeConfig(discriminator_width=8, discriminator_levels=2, identity_weight=0.0)
+        "tiny": CycleGan3dRecipeConfig(discriminator_width=4, discriminator_levels=2, identity_weight=0.0)
     }
     volumetric = True
 

@@ -101,7 +101,7 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
 
     Args:
         directory: the package's folder; created if needed. Other files in it are left alone.
-        card: the card; hashes and the weights' file name are filled in.
+        card: the card; hashes, the weights' file name and whether the method draws samples are filled in.
         network: the network that the card's method and configuration describe.
         overwrite: replace a package that is already there.
 
@@ -116,7 +116,8 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
     """
     folder = Path(directory)
     _refuse_earlier(folder, overwrite)
-    expected = _architecture(card, shown(folder)).expected
+    architecture = _architecture(card, shown(folder))
+    expected = architecture.expected
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
     _check_tensors({key: (_type_name(t), tuple(t.shape)) for key, t in tensors.items()}, expected, "the network")
     _check_finite(tensors, "the network")
@@ -125,7 +126,8 @@ def save_package(directory: Path | str, card: ModelCard, network: nn.Module, *, 
     check_writable(folder / CARD_FILE, needed_bytes=len(data))
     with path_lock(folder / CARD_FILE, _LOCK_TIMEOUT_S):
         _refuse_earlier(folder, overwrite)  # another process may have been faster
-        return _store(folder, replace(card, spec_sha256=spec), data)
+        card = replace(card, spec_sha256=spec, draws_samples=architecture.method.draws_samples)
+        return _store(folder, card, data)
 
 
 def _refuse_earlier(folder: Path, overwrite: bool) -> None:

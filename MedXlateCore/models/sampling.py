@@ -18,9 +18,10 @@ from MedXlateCore.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Sampling", "VolumePrediction"]
+__all__ = ["SAMPLES_FOR_UNCERTAINTY", "Sampling", "VolumePrediction"]
 
 SAMPLERS = ("default", "ddpm", "ddim", "dpm_solver")
+SAMPLES_FOR_UNCERTAINTY = 8  # where an uncertainty map is asked for and their number is not given
 _MOST = {"steps": 1000, "samples": 256, "seed": 2**63 - 1}
 
 

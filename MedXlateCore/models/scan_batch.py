@@ -39,8 +39,10 @@ class ScanBatch:
         """Return the batch's first triples."""
         n = self.images.shape[1]
         kept = torch.arange(3 * n).view(3, n)[:, :count].flatten().to(self.positive.device)
-        parts = (self.images, self.foregrounds, self.tokens, self.domains)
-        return ScanBatch(*(part[:, :count] for part in parts), self.positive[kept][:, kept])
+        images, foregrounds, tokens, domains = (
+            part[:, :count] for part in (self.images, self.foregrounds, self.tokens, self.domains)
+        )
+        return ScanBatch(images, foregrounds, tokens, domains, self.positive[kept][:, kept])
 
     def to(self, device: torch.device | str) -> ScanBatch:
         """Return the batch on another device."""

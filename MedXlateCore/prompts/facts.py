@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import InputError
+from MedXlateCore.files import read_json
+from MedXlateCore.io import sidecar_path
+from MedXlateCore.io.bids import facts_from_sidecar
+from MedXlateCore.io.dicom_read import list_stacks, split_choice
 from MedXlateCore.paths import require_file, shown
-from MedXlateCore.prompts.sidecar_facts import facts_of_nifti
 
 __all__ = ["Known", "facts_of", "known_facts"]
 
 _NIFTI = (".nii", ".nii.gz")
-_DICOM = "MedXlateCore.io.dicom_read"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def known_facts(path: Path | str) -> tuple[Known, ...]:
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if _is_nifti(file) and file.is_file())
-        found = [Known(str(file), facts_of_nifti(file)) for file in files] or _dicom(path)
+        found = [Known(str(file), _nifti(file)) for file in files] or _dicom(path)
     elif _is_nifti(path):
         require_file(path)
-        found = [Known(str(path), facts_of_nifti(path))]
+        found = [Known(str(path), _nifti(path))]
     else:
         found = _dicom(path)
     known = tuple(one for one in found if one.facts != Acquisition())
@@ -81,17 +81,19 @@ def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(_NIFTI)
 
 
+def _nifti(path: Path) -> Acquisition:
+    sidecar = sidecar_path(path)
+    content = read_json(sidecar) if sidecar.is_file() else {}
+    facts, _ = facts_from_sidecar(content if isinstance(content, dict) else {}, path.name)
+    return facts
+
+
 def _dicom(path: Path) -> list[Known]:
-    """Return the facts of DICOM images, where this installation reads DICOM."""
-    if importlib.util.find_spec(_DICOM) is None:
-        if not path.is_dir():
-            require_file(path)
-        return []
-    reader = importlib.import_module(_DICOM)
-    folder, choice = reader.split_choice(path)
-    listed, _ = reader.list_stacks(path)
+    folder, choice = split_choice(path)
+    if not folder.is_dir():
+        require_file(folder)
     return [
         Known(f"{folder}#{one.stack.name}", one.facts.acquisition)
-        for one in listed
+        for one in list_stacks(path)[0]
         if not choice or one.stack.name == choice
     ]

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from MedXlateCore import __version__
 from MedXlateCore.checks import check_roi, check_sources, checked
 from MedXlateCore.errors import InputError, MedXlateError, Warned
-from MedXlateCore.files import atomic_write, check_writable, path_lock, read_json, sha256_file, write_json
+from MedXlateCore.files import atomic_write, check_writable, path_lock, read_json, write_json
 from MedXlateCore.inference.prepare import normalise, prepare_sources, slice_stack
-from MedXlateCore.io import read_volume
+from MedXlateCore.io import read_volume, source_sha256
 from MedXlateCore.prompts.roi import regions_from_labels
 from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.table import CaseRow
@@ -103,8 +103,8 @@ def open_case(row: CaseRow, config: TrainingConfig, folder: Path, direction: int
         InputError: from reading, checking or normalising a volume; the message names the case.
         ResourceError: ``MX-FIL-013`` (no room in the cache's folder), ``MX-FIL-015`` (another process holds the entry).
     """
-    hashes = {name: content_hash(path) for name, path in row.images.items()}
-    hashes["regions"] = content_hash(row.regions) if row.regions else ""
+    hashes = {name: content_hash(path, name) for name, path in row.images.items()}
+    hashes["regions"] = content_hash(row.regions, Modality.LABEL) if row.regions else ""
     key = _key(hashes, config)
     facts = stored_entry(folder, key, row.case, lambda: _prepare(row, config))
     n_slices, n_channels, height, width = facts["shape"]
@@ -145,10 +145,9 @@ def stored_entry(
     return facts
 
 
-def content_hash(path: Path) -> str:
-    """Return the hash of a volume's bytes, the data file included where header and data are two files."""
-    one_file = path.suffix.lower() in {".gz", ".nii", ".mha", ".nrrd"}
-    return sha256_file(path) if one_file else read_volume(path).source.sha256
+def content_hash(path: Path, modality: Modality | str | None = None) -> str:
+    """Return the hash of a volume's bytes, all its files included; ``modality`` chooses in a DICOM folder."""
+    return source_sha256(path, modality)
 
 
 def _key(hashes: Mapping[str, str], config: TrainingConfig) -> str:

@@ -9,6 +9,8 @@ from torch.nn import functional
 __all__ = [
     "cross_entropy_discriminator",
     "cross_entropy_generator",
+    "hinge_discriminator",
+    "hinge_generator",
     "l1",
     "lsgan_discriminator",
     "lsgan_generator",
@@ -111,6 +113,21 @@ def softplus_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 def softplus_generator(fake: Tensor) -> Tensor:
     """Return a generator's non-saturating adversarial loss, -log D of its images."""
     return functional.softplus(-fake).mean()
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Return a discriminator's hinge loss, halved (Lim and Ye, 2017; VQGAN): real scores above 1, fake ones below -1.
+
+    Args:
+        real: scores of real images, any shape.
+        fake: scores of synthetic images, detached from the generator.
+    """
+    return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """Return a generator's adversarial loss beside the hinge loss: scores of its images are to be high."""
+    return -fake.mean()
 
 
 def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:

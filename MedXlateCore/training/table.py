@@ -15,7 +15,8 @@ from pathlib import Path
 
 from MedXlateCore.config import nearest
 from MedXlateCore.errors import InputError, UsageError, Warned
-from MedXlateCore.files import read_bytes, require_file
+from MedXlateCore.files import read_bytes
+from MedXlateCore.io import require_volume
 from MedXlateCore.training.config import DataTable, expanded
 from MedXlateCore.volume import Modality
 
@@ -281,7 +282,7 @@ def file_of_case(folder: Path, text: str, case: str, role: str, where: str) -> P
     """
     path = folder / expanded(text)
     try:
-        require_file(path)
+        require_volume(path)
     except InputError as error:
         raise InputError(
             "MX-DAT-007",

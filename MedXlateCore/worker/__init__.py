@@ -9,7 +9,8 @@ itself does.
 command         keys
 ==============  ====================================================================================================
 ``open``        ``id``, ``sources`` (volumes), ``model`` (folder), ``options`` (of ``TranslationSession``)
-``update``      ``id``, ``roi`` (volume or null), ``result`` (where the voxels go)
+``update``      ``id``, ``roi`` (volume or null), ``result`` and ``uncertainty`` (where the voxels go; the latter
+                null where fewer than two samples are drawn)
 ``forget``      ``id``: drop the session; the model stays loaded
 ``quit``        end
 ==============  ====================================================================================================

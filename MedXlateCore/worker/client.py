@@ -19,6 +19,7 @@ from typing import Any
 from MedXlateCore.errors import MedXlateError, ResourceError, UsageError
 from MedXlateCore.files import folder_lock
 from MedXlateCore.models.catalogue import find_package
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.volume import Modality, Volume
 from MedXlateCore.worker.arrays import Parcel, remove_parcels
 from MedXlateCore.worker.messages import Failed, Result, WorkerEvent, describe, event_from_dict, line, nothing_open
@@ -56,9 +57,11 @@ class WorkerClient:
         self._resources = contextlib.ExitStack()
         self._scratch = Path()
         self._parcels: dict[int, list[Parcel]] = {}  # by the command they were made for
+        self._rooms: dict[int, tuple[Parcel, ...]] = {}  # of these, by update: for the result and its uncertainty
         self._pending: dict[int, str] = {}  # command by id, oldest first
         self._seen = 0
         self._grid_bytes = 0
+        self._uncertain = False  # the session's samples are enough for an uncertainty
         self._parcel_number = 0
 
     # --- state -----------------------------------------------------------------------------------------------------
@@ -118,6 +121,7 @@ class WorkerClient:
         device: str = "auto",
         precision: str = "auto",
         batch_size: int | str = "auto",
+        sampling: Sampling | None = None,
     ) -> None:
         """Give the worker its inputs; arguments as ``MedXlateCore.inference.session.TranslationSession``.
 
@@ -137,8 +141,10 @@ class WorkerClient:
             "device": device,
             "precision": precision,
             "batch_size": batch_size,
+            "sampling": None if sampling is None else sampling.to_dict(),
         }
         self.start()
+        self._uncertain = sampling is not None and sampling.samples > 1
         self._grid_bytes = 4 * grid.array.size if grid is not None else 4
         with self._request() as number:
             described = [self._passed(volume, number) for volume in sources]
@@ -155,8 +161,11 @@ class WorkerClient:
             raise nothing_open()
         with self._request() as number:
             described = None if roi is None else self._passed(roi, number)
-            room = self._parcel(self._grid_bytes, number)
-            self._ask(number, {"command": "update", "roi": described, "result": room.reference})
+            rooms = [self._parcel(self._grid_bytes, number) for _ in range(2 if self._uncertain else 1)]
+            self._rooms[number] = tuple(rooms)
+            spread = rooms[1].reference if self._uncertain else None
+            message = {"command": "update", "roi": described, "result": rooms[0].reference, "uncertainty": spread}
+            self._ask(number, message)
 
     def forget(self) -> None:
         """Let the worker drop its inputs and free their memory; the model stays loaded."""
@@ -268,8 +277,7 @@ class WorkerClient:
         number = facts.get("id")
         if number is not None and number not in self._pending:
             return None  # it answers something that failed before
-        rooms = self._parcels.get(number, [])
-        event = event_from_dict(facts, rooms[-1] if rooms else None)
+        event = event_from_dict(facts, self._rooms.get(number, ()))
         if isinstance(event, Failed):
             if self._pending[number] == "open":
                 self._grid_bytes = 0
@@ -281,6 +289,7 @@ class WorkerClient:
     def _settle(self, *numbers: int) -> None:
         for number in numbers:
             self._pending.pop(number, None)
+            self._rooms.pop(number, None)
             for parcel in self._parcels.pop(number, []):
                 parcel.free()
 

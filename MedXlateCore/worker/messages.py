@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,12 @@ class Result:
     Attributes:
         volume: the synthetic volume.
         record: the run record as plain data.
+        uncertainty: standard deviation of each voxel over the samples, on the same grid; None for fewer than two.
     """
 
     volume: Volume
     record: dict[str, Any]
+    uncertainty: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,12 @@ def event_to_dict(event: Event) -> dict[str, Any]:
     return {"event": name, **dataclasses.asdict(event)}
 
 
-def event_from_dict(facts: Mapping[str, Any], room: Parcel | None = None) -> WorkerEvent | None:
+def event_from_dict(facts: Mapping[str, Any], rooms: Sequence[Parcel] = ()) -> WorkerEvent | None:
     """Return the event that a line of the worker stands for; None for one that nobody waits for.
 
     Args:
         facts: the line.
-        room: where the voxels of a result are.
+        rooms: where the voxels of a result are, and of its uncertainty where there is one.
     """
     name = facts.get("event")
     values = {key: value for key, value in facts.items() if key not in ("event", "id")}
@@ -120,8 +122,10 @@ def event_from_dict(facts: Mapping[str, Any], room: Parcel | None = None) -> Wor
         return Opened()
     if name == "failed":
         return Failed(error_from_dict(values["error"]))
-    if name == "result" and room is not None:
-        return Result(rebuild(values["volume"], room.take(values["volume"])), values["record"])
+    if name == "result" and rooms:
+        described = [values["volume"], *([values["uncertainty"]] if values["uncertainty"] else [])]
+        volume, *spread = (rebuild(each, room.take(each)) for each, room in zip(described, rooms, strict=False))
+        return Result(volume, values["record"], *spread)
     return None
 
 

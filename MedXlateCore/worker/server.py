@@ -52,7 +52,7 @@ def _listen(stream: BinaryIO, commands: queue.SimpleQueue[Any], scratch: Path | 
     count = 0
     for text in stream:
         command = json.loads(text)
-        count += 1 + len(command.get("sources", ())) + 2
+        count += len(command.get("sources", ())) + 3  # an update has a region, a result and its uncertainty at most
         if command["command"] == "quit":
             commands.put(_END)
             return
@@ -98,10 +98,15 @@ class _Worker:
 
     def _open(self, command: Mapping[str, Any]) -> None:
         from MedXlateCore.inference.session import TranslationSession
+        from MedXlateCore.models.sampling import Sampling
 
         self._session = None
         sources = [volume_from_parcel(facts) for facts in command["sources"]]
-        self._session = TranslationSession(sources, self._load(Path(command["model"])), **command["options"])
+        options = dict(command["options"])
+        asked = options.pop("sampling", None)
+        sampling = None if asked is None else Sampling(**asked)
+        model = self._load(Path(command["model"]))
+        self._session = TranslationSession(sources, model, sampling=sampling, **options)
         self._send({"event": "opened", "id": command["id"]})
 
     def _load(self, folder: Path) -> LoadedModel:
@@ -121,8 +126,11 @@ class _Worker:
         for event in translation:
             self._send({**event_to_dict(event), "id": command["id"]})
         write_parcel(command["result"], translation.result.array)
-        record, volume = translation.record.as_dict(), describe(translation.result)
-        self._send({"event": "result", "id": command["id"], "volume": volume, "record": record})
+        spread = translation.uncertainty if command.get("uncertainty") else None
+        if spread is not None:
+            write_parcel(command["uncertainty"], spread.array)
+        answer = {"volume": describe(translation.result), "uncertainty": None if spread is None else describe(spread)}
+        self._send({"event": "result", "id": command["id"], **answer, "record": translation.record.as_dict()})
 
     def _forget(self, command: Mapping[str, Any]) -> None:
         import torch

@@ -217,7 +217,7 @@ class MedXlateLogic(ScriptedLoadableModuleLogic):
             ensure(requirements, needed=NEEDED_TO_TRANSLATE, load_here=place == "panel")
             self._prepared.add(place)
 
-    def process(self, sources, target, model="", segmentation=None, uses=None, device="auto"):
+    def process(self, sources, target, model="", segmentation=None, uses=None, device="auto", samples=1, seed=0):
         """Make a synthetic volume without a panel, inside this process, and return its node.
 
         Args:
@@ -227,10 +227,14 @@ class MedXlateLogic(ScriptedLoadableModuleLogic):
             segmentation: where a region is drawn, or None.
             uses: ``region``, ``core``, ``oedema`` or ``none`` by segment identifier; by names where it is left out.
             device: ``auto``, ``cpu``, ``cuda`` ...
+            samples, seed: of a model that draws samples: how many are averaged, and where their noise starts. From two
+                on, their standard deviation is added under the result in the subject hierarchy.
 
         Raises MedXlateError where it cannot be done.
         """
         from MedXlateSlicerLib.script import translate_nodes
+
+        from MedXlateCore.models.sampling import Sampling
 
         return translate_nodes(
             slicer.mrmlScene,
@@ -242,6 +246,8 @@ class MedXlateLogic(ScriptedLoadableModuleLogic):
             segmentation=segmentation,
             uses=uses,
             device=device,
+            sampling=Sampling(samples=samples, seed=seed),
+            uncertainty=samples > 1,
         )
 
 

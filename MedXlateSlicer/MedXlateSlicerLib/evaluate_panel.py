@@ -21,7 +21,14 @@ from MedXlateSlicerLib.evaluation import (
 )
 from MedXlateSlicerLib.nodes import Node
 from MedXlateSlicerLib.panel_region import SegmentsTable
-from MedXlateSlicerLib.placement import ViewState, capture_views, place_under, restore_views, show_overlay
+from MedXlateSlicerLib.placement import (
+    ViewState,
+    capture_views,
+    is_uncertainty,
+    place_under,
+    restore_views,
+    show_overlay,
+)
 from MedXlateSlicerLib.regions import REGION_LABELS, full_uses, segments_by_region
 from MedXlateSlicerLib.texts import tr as _
 from MedXlateSlicerLib.widgets import chosen, details, fill_combo, set_text
@@ -96,7 +103,8 @@ class EvaluatePanel:
         if parameters is not None and parameters.synthetic is None:
             count = self._scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
             nodes = (self._scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode") for index in range(count))
-            newest = [node for node in nodes if is_synthetic(node) and node not in self._nodes]
+            images = [node for node in nodes if is_synthetic(node) and not is_uncertainty(node)]
+            newest = [node for node in images if node not in self._nodes]
             if newest:
                 parameters.synthetic = newest[-1]
         self.refresh()

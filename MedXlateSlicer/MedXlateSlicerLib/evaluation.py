@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from MedXlateCore.errors import Warned
 from MedXlateCore.files import atomic_write_text
 from MedXlateCore.metrics.differences import error_map, plot_values
-from MedXlateCore.metrics.drawing import diverging_colours
 from MedXlateCore.metrics.evaluation import evaluate
 from MedXlateCore.metrics.plots import bland_altman_values, histogram_values
 from MedXlateCore.metrics.protocols import Protocol
@@ -30,6 +29,7 @@ from MedXlateCore.metrics.result import EvaluationResult
 from MedXlateCore.transforms.resampling import resample
 from MedXlateCore.volume import Modality, Volume
 from MedXlateSlicerLib.bridge import node_from_volume, volume_from_node
+from MedXlateSlicerLib.colours import difference_colours
 from MedXlateSlicerLib.nodes import Node
 from MedXlateSlicerLib.placement import RECORD_ATTRIBUTE, TARGET_ATTRIBUTE
 
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 REGION_WORDS = {BRAIN: "whole", LESION: "inside the region", HEALTHY: "outside the region"}
-COLOURS_NAME = "MedXlate difference"
 
 _REFERENCE_COLOUR, _SYNTHETIC_COLOUR = (0.106, 0.310, 0.541), (0.702, 0.212, 0.106)
 _DOTS = 2000
@@ -228,27 +227,9 @@ def add_error_map(scene: Node, comparison: Comparison, reference_node: Node | No
     node.SetAttribute("MedXlate.unit", found.unit)
     node.SetDescription(f"synthetic minus reference, in {found.words}")
     display = node.GetDisplayNode()
-    display.SetAndObserveColorNodeID(_difference_colours(scene).GetID())
+    display.SetAndObserveColorNodeID(difference_colours(scene).GetID())
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(-found.reach, found.reach)
-    return node
-
-
-def _difference_colours(scene: Node) -> Node:
-    """Return the scene's colour table for signed differences, made where it is not there yet."""
-    import slicer
-
-    node = scene.GetFirstNode(COLOURS_NAME, "vtkMRMLColorTableNode")
-    if node is not None:
-        return node
-    node = slicer.vtkMRMLColorTableNode()
-    node.SetName(COLOURS_NAME)
-    node.SetTypeToUser()
-    colours = diverging_colours(np.linspace(0.0, 1.0, 255)) / 255.0  # an odd number: the middle is exactly white
-    node.SetNumberOfColors(len(colours))
-    for index, colour in enumerate(colours.tolist()):
-        node.SetColor(index, f"{2 * index / (len(colours) - 1) - 1:+.2f}", *colour, 1.0)
-    scene.AddNode(node)
     return node
 
 

@@ -237,6 +237,7 @@ def card_text(entry: InstalledPackage) -> str:
     lines = [
         f"{card.name} {card.version} ({card.method}): {_task(card)}",
         _("Region of interest: {answer}").format(answer=_("yes") if card.prompts == "region" else _("no")),
+        _("Draws samples: {answer}").format(answer=_("yes") if card.draws_samples else _("no")),
         _("Intended use: {text}").format(text=card.intended_use),
         _("Not for: {text}").format(text="; ".join(card.not_for)),
         _("Licence: {text}").format(text=card.licence),

@@ -12,6 +12,7 @@ from MedXlateSlicerLib.panel_models import ModelsSection
 from MedXlateSlicerLib.panel_region import SegmentEditor, SegmentsTable
 from MedXlateSlicerLib.panel_result import ResultSection
 from MedXlateSlicerLib.panel_run import RunSection
+from MedXlateSlicerLib.panel_samples import SamplesSection
 from MedXlateSlicerLib.panel_sources import SourcesSection
 from MedXlateSlicerLib.panel_state import PanelState, panel_state
 from MedXlateSlicerLib.parameters import chosen_sources
@@ -59,6 +60,7 @@ class Panel:
         self.segments = SegmentsTable(ui.segmentsTable, self._set_uses)
         self.editor = SegmentEditor(ui.segmentEditor, scene)
         self.run = RunSection(ui, lambda: self.parameters, self.apply_or_cancel, copy)
+        self.samples = SamplesSection(ui, lambda: self.parameters)
         self.result = ResultSection(ui, scene, lambda: self.parameters, copy)
         self.models = ModelsSection(ui, self.refresh)
         self.timer = qt.QTimer()
@@ -79,8 +81,10 @@ class Panel:
         parameters = self.parameters
         if parameters is None:
             return
-        state, request = self._state(), self._request()
         idle = not self.translator.busy
+        state = self._state()
+        self.samples.show(state, idle)
+        request = self._request()
         self.sources.show(state, idle)
         self.segments.show(parameters.segmentation, self._uses(), idle)
         self._ui.segmentation.enabled = idle
@@ -117,7 +121,8 @@ class Panel:
         return Request(
             sources=chosen_sources(parameters), model=state.model, target=state.target, grid_of=parameters.gridOf,
             segmentation=parameters.segmentation, uses=self._uses(), device=parameters.device,
-            precision=parameters.precision, run_in=parameters.runIn,
+            precision=parameters.precision, sampling=self.samples.sampling(state), run_in=parameters.runIn,
+            uncertainty=state.draws_samples and parameters.uncertaintyMap,
         )  # fmt: skip
 
     def _uses(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ _COMBOS = {
     "gridCombo": "gridOf",
     "runnerCombo": "runIn",
 }
+_SAMPLING = ("samples", "uncertaintyMap", "seed")
 
 
 class RunSection:
@@ -101,6 +102,8 @@ class RunSection:
         if self._status.error is None:
             return ""
         settings = [f"{parameter}: {chosen(getattr(self._ui, name))}" for name, parameter in _COMBOS.items()]
+        parameters = self._parameters()
+        settings += [f"{name}: {getattr(parameters, name)}" for name in _SAMPLING if parameters is not None]
         return details(self._status.error, [*settings, *(warning.as_text() for warning in self._status.warnings)])
 
 

@@ -49,6 +49,8 @@ class PanelState:
         model: the one that will be used, or None.
         model_text: what the other models lack.
         takes_region: the model takes a region of interest.
+        draws_samples: the model draws samples, so that there may be several.
+        samples_text: what samples are good for, or that there are none.
         region_text: what the region will do.
         can_apply: Apply can be pressed.
         hint: what is missing before that.
@@ -62,6 +64,8 @@ class PanelState:
     model_text: str
     takes_region: bool
     region_text: str
+    draws_samples: bool
+    samples_text: str
     can_apply: bool
     hint: str
 
@@ -102,6 +106,8 @@ def panel_state(
         model_text=_("Not offered: {reasons}.").format(reasons="; ".join(c.why_not for c in others)) if others else "",
         takes_region=takes_region,
         region_text=_region_text(chosen, takes_region, used_segments, empty_segments),
+        draws_samples=chosen is not None and chosen.card.draws_samples,
+        samples_text=_samples_text(chosen),
         can_apply=not hint,
         hint=hint,
     )
@@ -139,6 +145,14 @@ def _hint(target: str, chosen: ModelChoice | None, nearest: ModelChoice | None) 
     if chosen is None and nearest is not None:
         return _("Choose a volume for {roles}.").format(roles=_(" and ").join(nearest.missing))
     return ""
+
+
+def _samples_text(chosen: ModelChoice | None) -> str:
+    if chosen is None:
+        return ""
+    if not chosen.card.draws_samples:
+        return _("The model {name} draws no samples: it makes the same image every time.").format(name=chosen.name)
+    return _("The image is the mean of the samples. Each takes as long as the first.")
 
 
 def _region_text(chosen: ModelChoice | None, takes_region: bool, used: int, empty: int) -> str:

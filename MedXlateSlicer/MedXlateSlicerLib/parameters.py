@@ -8,10 +8,13 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-__all__ = ["ROLES", "EvaluateParameters", "TranslateParameters", "chosen_sources"]
+__all__ = ["MOST_SAMPLES", "MOST_SEED", "ROLES", "EvaluateParameters", "TranslateParameters", "chosen_sources"]
 
 ROLES = ("T1", "T2", "FLAIR", "T1ce", "PD", "CT", "CBCT", "PET")
 """Sequences that have a row in the panel, in its order."""
+
+MOST_SAMPLES = 64
+MOST_SEED = 2**31 - 1  # what a spin box holds
 
 
 @parameterNodeWrapper
@@ -20,6 +23,7 @@ class TranslateParameters:
 
     ``segmentRoles`` names what segments are used as (core, oedema, region), by segment identifier; a dictionary
     changed in place is not stored, so a new one is assigned. ``gridOf`` is empty for the model's first source.
+    ``samples``, ``uncertaintyMap`` and ``seed`` count for models that draw samples.
     """
 
     sourceT1: vtkMRMLScalarVolumeNode
@@ -38,6 +42,9 @@ class TranslateParameters:
     device: str = "auto"
     precision: str = "auto"
     runIn: str = "worker"
+    samples: Annotated[int, WithinRange(1, MOST_SAMPLES)] = 1
+    uncertaintyMap: bool = False
+    seed: Annotated[int, WithinRange(0, MOST_SEED)] = 0
     result: vtkMRMLScalarVolumeNode
     fade: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
 

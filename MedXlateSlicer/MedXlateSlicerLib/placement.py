@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from MedXlateCore.errors import InputError
 from MedXlateCore.files import json_text
 from MedXlateCore.metrics.pictures import display_window
@@ -17,6 +19,7 @@ from MedXlateCore.provenance import STATEMENT
 from MedXlateCore.transforms.foreground import foreground_mask
 from MedXlateCore.volume import Volume
 from MedXlateSlicerLib.bridge import SYNTHETIC_ATTRIBUTE, node_from_volume
+from MedXlateSlicerLib.colours import sequential_colours
 from MedXlateSlicerLib.nodes import Node
 
 __all__ = [
@@ -25,8 +28,11 @@ __all__ = [
     "TARGET_ATTRIBUTE",
     "ViewState",
     "add_result",
+    "add_uncertainty",
     "capture_views",
+    "is_uncertainty",
     "mark_synthetic",
+    "mark_uncertainty",
     "place_under",
     "register_layout",
     "restore_views",
@@ -38,6 +44,9 @@ __all__ = [
 
 RECORD_ATTRIBUTE = "MedXlate.record"
 TARGET_ATTRIBUTE = "MedXlate.target"
+SHOWS_ATTRIBUTE = "MedXlate.shows"
+UNCERTAINTY = "standard deviation"
+"""Value of the attribute ``MedXlate.shows``, and of ``shows`` in the run record, as beside the command line's file."""
 COMPARISON_LAYOUT = 51701
 """Number of the layout with source and result side by side; Slicer's own layouts end far below."""
 
@@ -64,6 +73,43 @@ def add_result(scene: Node, volume: Volume, record: Mapping[str, Any], source_no
     set_window(node, volume)
     place_under(scene, node, source_node)
     return node
+
+
+def add_uncertainty(scene: Node, volume: Volume, record: Mapping[str, Any], result_node: Node) -> Node:
+    """Add the samples' standard deviation to a scene, under the result: named, marked, with colours from 0 upwards.
+
+    Args:
+        scene: where to.
+        volume: the standard deviation, on the result's grid; its source name becomes the node's name.
+        record: the run record of the result.
+        result_node: the result it belongs to.
+    """
+    node = node_from_volume(volume, scene, volume.source.name or f"SYNTHETIC, {UNCERTAINTY}", result_node)
+    mark_uncertainty(node, record)
+    node.SetDescription("standard deviation of each voxel over the samples, in the result's unit")
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(sequential_colours(scene).GetID())
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0.0, _reach(volume))
+    place_under(scene, node, result_node)
+    return node
+
+
+def mark_uncertainty(node: Node, record: Mapping[str, Any]) -> None:
+    """Write onto a node what ``mark_synthetic`` writes, and that it shows a standard deviation."""
+    mark_synthetic(node, {**record, "shows": UNCERTAINTY})
+    node.SetAttribute(SHOWS_ATTRIBUTE, UNCERTAINTY)
+
+
+def is_uncertainty(node: Node) -> bool:
+    """True for a node that shows how far samples differ, and no image."""
+    return node.GetAttribute(SHOWS_ATTRIBUTE) == UNCERTAINTY
+
+
+def _reach(volume: Volume) -> float:
+    """Return the 99.5 percentile; the largest value where that is 0, and 1 where all are."""
+    reach = float(np.percentile(volume.array, 99.5)) or float(volume.array.max())
+    return reach if reach > 0 else 1.0
 
 
 def mark_synthetic(node: Node, record: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import MedXlateCore
 from MedXlateCore.errors import Cancelled, InternalError, MedXlateError, ResourceError, UsageError
 from MedXlateCore.inference.events import Event, Translation
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.volume import Modality, Volume
 from MedXlateCore.worker import Failed, Opened, Ready, Result, WorkerClient
 
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 OnEvent = Callable[[Event], None]
-OnDone = Callable[[Volume | None, Mapping[str, Any] | None, MedXlateError | None], None]
+OnDone = Callable[[Result | None, MedXlateError | None], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +55,11 @@ class Job:
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | str = "auto"
+    sampling: Sampling | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the settings of a session by name."""
-        names = ("target", "reference", "roi_labels", "device", "precision", "batch_size")
+        names = ("target", "reference", "roi_labels", "device", "precision", "batch_size", "sampling")
         return {name: getattr(self, name) for name in names}
 
 
@@ -147,11 +149,11 @@ class _Listeners:
         if self._on_event is not None:
             self._on_event(event)
 
-    def end(self, volume: Volume | None, record: Mapping[str, Any] | None, error: MedXlateError | None) -> None:
+    def end(self, result: Result | None, error: MedXlateError | None) -> None:
         """Tell of the end; afterwards the runner is free, also for a new run that the listener starts at once."""
         on_done, self._on_event, self._on_done = self._on_done, None, None
         if on_done is not None:
-            on_done(volume, record, error)
+            on_done(result, error)
 
     def drop(self) -> None:
         """Forget them."""
@@ -193,9 +195,9 @@ class WorkerRunner:
             if not self.busy:  # a listener cancelled
                 return
             if isinstance(event, Result):
-                self._listeners.end(event.volume, event.record, None)
+                self._listeners.end(event, None)
             elif isinstance(event, Failed):
-                self._listeners.end(None, None, event.error)
+                self._listeners.end(None, event.error)
             elif not isinstance(event, (Ready, Opened)):
                 self._listeners.event(event)
 
@@ -203,7 +205,7 @@ class WorkerRunner:
         """See :class:`Runner`."""
         if self.busy:
             self._client.cancel()
-            self._listeners.end(None, None, Cancelled("translation"))
+            self._listeners.end(None, Cancelled("translation"))
 
     def close(self) -> None:
         """See :class:`Runner`."""
@@ -221,7 +223,7 @@ class WorkerRunner:
                 self._client.cancel()
             ask()
         except MedXlateError as error:
-            self._listeners.end(None, None, error)
+            self._listeners.end(None, error)
 
 
 class InProcessRunner:
@@ -256,7 +258,7 @@ class InProcessRunner:
         self._listeners.begin(on_event, on_done)
         if self._session is None:
             error = UsageError("MX-WRK-003", "no inputs are open", expected="start before update", where="panel")
-            self._listeners.end(None, None, error)
+            self._listeners.end(None, error)
             return
         self._roi = roi
 
@@ -269,7 +271,7 @@ class InProcessRunner:
         except StopIteration:
             done, self._translation = self._translation, None
             if done is not None:
-                self._listeners.end(done.result, done.record.as_dict(), None)
+                self._listeners.end(Result(done.result, done.record.as_dict(), done.uncertainty), None)
         except MedXlateError as error:
             self._fail(error)
         except ImportError as error:
@@ -284,7 +286,7 @@ class InProcessRunner:
         """See :class:`Runner`."""
         if self.busy:
             self._stop()
-            self._listeners.end(None, None, Cancelled("translation"))
+            self._listeners.end(None, Cancelled("translation"))
 
     def close(self) -> None:
         """See :class:`Runner`."""
@@ -324,7 +326,7 @@ class InProcessRunner:
 
     def _fail(self, error: MedXlateError) -> None:
         self._translation = self._job = None
-        self._listeners.end(None, None, error)
+        self._listeners.end(None, error)
 
 
 def _unusable(error: ImportError) -> ResourceError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from MedXlateCore.errors import InputError, InternalError
 from MedXlateCore.models.catalogue import list_packages
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.volume import Modality
 from MedXlateSlicerLib.estimates import Store
 from MedXlateSlicerLib.models import ModelChoice, choices_for, preferred, targets_made
@@ -28,6 +29,8 @@ def translate_nodes(
     segmentation: Node | None = None,
     uses: Mapping[str, str] | None = None,
     device: str = "auto",
+    sampling: Sampling | None = None,
+    uncertainty: bool = False,
 ) -> Node:
     """Make a synthetic volume from volume nodes and return its node.
 
@@ -41,6 +44,8 @@ def translate_nodes(
         segmentation: where a region is drawn, or None.
         uses: what its segments are used as; None for what their names suggest.
         device: see ``MedXlateCore.devices.choose_device``.
+        sampling: how samples are drawn; None for the model's own way, and for models that draw none.
+        uncertainty: also add the samples' standard deviation, under the result in the subject hierarchy.
 
     Raises:
         InputError: ``MX-SLI-045``, no model fits.
@@ -51,7 +56,7 @@ def translate_nodes(
     uses = full_uses(segmentation, {}) if uses is None else uses
     request = Request(
         by_role, _choice(wanted, tuple(by_role), model), wanted, segmentation=segmentation, uses=uses, device=device,
-        run_in="panel",
+        sampling=sampling, uncertainty=uncertainty, run_in="panel",
     )  # fmt: skip
     translator = Translator(scene, lambda place: runner, store, lambda: None)
     try:

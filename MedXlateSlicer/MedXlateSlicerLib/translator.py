@@ -14,17 +14,21 @@ from typing import Any, Literal
 
 from MedXlateCore.errors import Cancelled, InputError, InternalError, MedXlateError, UsageError, Warned
 from MedXlateCore.inference.events import Event, Finished, Progress, Started
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.volume import Volume
+from MedXlateCore.worker import Result
 from MedXlateSlicerLib.bridge import roi_from_segmentation, update_node, volume_from_node
 from MedXlateSlicerLib.estimates import Store, expected_seconds, remaining_text, remember_run
 from MedXlateSlicerLib.models import ModelChoice
 from MedXlateSlicerLib.nodes import Node, local_affine, require_volume
-from MedXlateSlicerLib.placement import add_result, mark_synthetic
+from MedXlateSlicerLib.placement import add_result, add_uncertainty, mark_synthetic, mark_uncertainty
 from MedXlateSlicerLib.regions import REGION_LABELS, segments_by_region
 from MedXlateSlicerLib.runner import Job, Runner
 from MedXlateSlicerLib.texts import tr as _
 
 __all__ = ["Request", "RunStatus", "Translator"]
+
+Phase = Literal["idle", "running", "done", "cancelled", "failed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,8 @@ class Request:
         segmentation: where the region is drawn, or None.
         uses: what its segments are used as, by identifier; see ``regions.USES``.
         device, precision: see ``MedXlateCore.devices.choose_device``.
+        sampling: how samples are drawn, for models that draw samples; None for others.
+        uncertainty: add the samples' standard deviation as a volume of its own.
         run_in: ``worker`` (a process of its own) or ``panel`` (inside the application).
     """
 
@@ -50,7 +56,14 @@ class Request:
     uses: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"
+    sampling: Sampling | None = None
+    uncertainty: bool = False
     run_in: str = "worker"
+
+    @property
+    def samples(self) -> int:
+        """How many samples are drawn; 1 for a model that draws none."""
+        return 1 if self.sampling is None else self.sampling.samples
 
     @property
     def reference(self) -> str:
@@ -65,14 +78,15 @@ class RunStatus:
     Attributes:
         phase: ``idle``, ``running``, ``done``, ``cancelled`` or ``failed``.
         text: one line for the user.
-        done, total: slices; total 0 while it is not known yet.
+        done, total: slices, or steps of a model that draws samples; total 0 while it is not known yet.
         warnings: recorded so far.
         error: why it failed.
         record: the run record of the last result.
         result: the last result's node.
+        uncertainty: the node of its standard deviation, where there is one.
     """
 
-    phase: Literal["idle", "running", "done", "cancelled", "failed"] = "idle"
+    phase: Phase = "idle"
     text: str = ""
     done: int = 0
     total: int = 0
@@ -80,6 +94,7 @@ class RunStatus:
     error: MedXlateError | None = None
     record: Mapping[str, Any] | None = None
     result: Node | None = None
+    uncertainty: Node | None = None
 
 
 class Translator:
@@ -119,13 +134,14 @@ class Translator:
         """Return how long a full run will probably take, None where that is not known."""
         image = request.sources[request.reference].GetImageData()
         voxels = 0 if image is None else image.GetNumberOfPoints()
-        return expected_seconds(self._store, request.model.card.weights["sha256"], request.device, voxels)
+        sha256 = request.model.card.weights["sha256"]
+        return expected_seconds(self._store, sha256, request.device, voxels * request.samples)
 
     def start(self, request: Request) -> None:
         """Begin a run; ``poll`` carries it on. Errors end up in the status."""
         if self.busy:
             return
-        self.status = RunStatus("running", _("Reading the volumes"), result=self.status.result)
+        self.status = self._fresh("running", _("Reading the volumes"))
         self._request, self._finished, self._started = request, None, time.monotonic()
         try:
             self._begin(request)
@@ -137,7 +153,7 @@ class Translator:
 
     def refuse(self, error: MedXlateError) -> None:
         """Show an error that came before a run could start."""
-        self.status = RunStatus(result=self.status.result)
+        self.status = self._fresh()
         if isinstance(error, Cancelled):
             self.status.phase, self.status.text = "cancelled", _("Cancelled. Nothing was changed.")
         else:
@@ -169,7 +185,7 @@ class Translator:
         self._key = self._made_with = self._request = None
         if not self.status.error:
             self.status = RunStatus(self.status.phase if self.status.phase == "cancelled" else "idle", self.status.text)
-        self.status.result = None
+        self.status.result = self.status.uncertainty = None
 
     def close(self) -> None:
         """Stop and free what the runners hold."""
@@ -180,6 +196,10 @@ class Translator:
         self._runner = None
 
     # --- the run ----------------------------------------------------------------------------------------------------
+
+    def _fresh(self, phase: Phase = "idle", text: str = "") -> RunStatus:
+        """Return a new status that still knows the last result."""
+        return RunStatus(phase, text, result=self.status.result, uncertainty=self.status.uncertainty)
 
     def _begin(self, request: Request) -> None:
         for role in request.model.sources:
@@ -196,7 +216,7 @@ class Translator:
         volumes = [volume_from_node(node, role, self._scene) for role, node in self._read(request).items()]
         job = Job(
             sources=volumes, model=request.model.path, target=request.target, reference=request.reference, roi=roi,
-            roi_labels=REGION_LABELS, device=request.device, precision=request.precision,
+            roi_labels=REGION_LABELS, device=request.device, precision=request.precision, sampling=request.sampling,
         )  # fmt: skip
         runner.start(job, self._hear, self._end)
 
@@ -217,7 +237,8 @@ class Translator:
         sources = tuple((role, *_state_of(node)) for role, node in self._read(request).items())
         card = request.model.card
         model = (str(request.model.path), card.card_sha256, card.weights["sha256"])
-        return sources, model, request.target, request.reference, request.device, request.precision, request.run_in
+        how = request.device, request.precision, request.sampling, request.run_in
+        return sources, model, request.target, request.reference, *how
 
     def _hear(self, event: Event) -> None:
         status = self.status
@@ -226,7 +247,8 @@ class Translator:
         elif isinstance(event, Progress):
             status.total, status.done = event.total, event.done
             left = remaining_text(time.monotonic() - self._started, event.done, event.total)
-            text = _("{done} of {total} slices").format(done=event.done, total=event.total)
+            text = _("{done} of {total} steps") if self._draws_samples else _("{done} of {total} slices")
+            text = text.format(done=event.done, total=event.total)
             status.text = f"{text}, {left}" if left else text
         elif isinstance(event, Warned):
             status.warnings.append(event)
@@ -234,47 +256,71 @@ class Translator:
             self._finished = event
         self._on_change()
 
-    def _end(self, volume: Volume | None, record: Mapping[str, Any] | None, error: MedXlateError | None) -> None:
+    @property
+    def _draws_samples(self) -> bool:
+        return self._request is not None and self._request.model.card.draws_samples
+
+    def _end(self, result: Result | None, error: MedXlateError | None) -> None:
         """Take the result, or the error, of a run that has ended."""
         if not self.busy:  # cancelled meanwhile
             return
         if isinstance(error, Cancelled):
             self.status.phase, self.status.text = "cancelled", _("Cancelled. Nothing was changed.")
-        elif error is not None or volume is None or record is None or self._request is None:
+        elif error is not None or result is None or self._request is None:
             self._fail(error or InternalError("MX-INT-001", "a run ended without a result", fix="run again"))
         else:
-            self._take(volume, record, self._request)
+            self._take(result, self._request)
         self._on_change()
 
-    def _take(self, volume: Volume, record: Mapping[str, Any], request: Request) -> None:
+    def _take(self, result: Result, request: Request) -> None:
         node = request.sources.get(request.reference)
         source = node if node is not None and node.GetScene() is self._scene else None
         if source is None:
             text = _("the source was removed during the run: the result lies in world space")
             self.status.warnings.append(Warned("MX-SLI-141", text, request.reference))
-        updated = self._update(volume, record)
-        if not updated:
-            self.status.result = add_result(self._scene, volume, record, source)
+        updated = self._update(self.status.result, result.volume)
+        if updated:
+            mark_synthetic(self.status.result, result.record)
+        else:
+            self.status.result = add_result(self._scene, result.volume, result.record, source)
+        self._take_uncertainty(result, request.uncertainty, updated)
         self._made_with = self._key
-        self.status.record = record
-        self.status.phase, self.status.text = "done", self._summary(updated)
+        self.status.record = result.record
+        self.status.phase, self.status.text = "done", self._summary(updated, request)
         if self._finished is not None and not self._finished.slices_reused:
             sha256 = request.model.card.weights["sha256"]
-            remember_run(self._store, sha256, request.device, volume.array.size, time.monotonic() - self._started)
+            voxels = result.volume.array.size * request.samples
+            remember_run(self._store, sha256, request.device, voxels, time.monotonic() - self._started)
 
-    def _update(self, volume: Volume, record: Mapping[str, Any]) -> bool:
-        """Put the voxels into the last result's node, where that is still there and was made from the same sources."""
-        node = self.status.result
+    def _take_uncertainty(self, result: Result, wanted: bool, updated: bool) -> None:
+        """Show the samples' standard deviation under the result.
+
+        A volume that already lies under an updated result is updated with it, wanted or not: it would no longer be
+        that of the result. One that the user moved or changed is the user's own.
+        """
+        known = self.status.uncertainty if updated else None
+        self.status.uncertainty = None
+        if result.uncertainty is None:
+            return
+        if self._update(known, result.uncertainty):
+            mark_uncertainty(known, result.record)
+            self.status.uncertainty = known
+        elif wanted:
+            self.status.uncertainty = add_uncertainty(
+                self._scene, result.uncertainty, result.record, self.status.result
+            )
+
+    def _update(self, node: Node | None, volume: Volume) -> bool:
+        """Put voxels into an earlier node, where that is still there and was made from the same sources."""
         if node is None or node.GetScene() is not self._scene or self._made_with != self._key:
             return False
         try:
             update_node(node, volume)
         except (InputError, UsageError):  # moved or changed by the user: a new node is made
             return False
-        mark_synthetic(node, record)
         return True
 
-    def _summary(self, updated: bool) -> str:
+    def _summary(self, updated: bool, request: Request) -> str:
         finished, name = self._finished, self.status.result.GetName()
         if finished is None:
             return _("{name} is done.").format(name=name)
@@ -283,7 +329,12 @@ class Translator:
         if updated and finished.slices_reused:
             text = _("{name} was updated: {changed} of {total} slices changed, {seconds} s.")
             return text.format(name=name, changed=finished.slices_recomputed, total=total, seconds=seconds)
-        text = _("{name} was updated, {seconds} s.") if updated else _("{name} was made, {total} slices, {seconds} s.")
+        if updated:
+            return _("{name} was updated, {seconds} s.").format(name=name, seconds=seconds)
+        if request.samples > 1:
+            text = _("{name} was made from {samples} samples, {seconds} s.")
+            return text.format(name=name, samples=request.samples, seconds=seconds)
+        text = _("{name} was made, {total} slices, {seconds} s.")
         return text.format(name=name, total=total, seconds=seconds)
 
     def _fail(self, error: MedXlateError) -> None:

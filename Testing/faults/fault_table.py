@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 TABLES = Path(__file__).parent / "table"
-ORDER = ("geometry", "values", "shape", "meaning", "files", "names", "regions", "models", "devices", "training",
-         "evaluation", "commands")  # fmt: skip
+ORDER = ("geometry", "values", "shape", "meaning", "files", "names", "dicom", "regions", "models", "devices",
+         "training", "evaluation", "commands")  # fmt: skip
 NEEDS = {"posix", "permissions"}
 _TABLE_KEYS = {"group", "about", "command", "row"}
 _ROW_KEYS = {"name", "make", "command", "options", "error", "exit", "warning", "ok", "note", "needs", "keeps", "same"}

@@ -114,6 +114,7 @@ _WORDS: dict[str, Callable[[Scene], list[str]]] = {
     "train": _train,
     "phantom": _folder,
     "demo": _folder,
+    "check": lambda scene: [str(scene.files["T1"]), *(() if "--role" in scene.options else ("--role", "T1"))],
     "models": lambda scene: [],
     "experiment": lambda scene: [],
     "import-weights": lambda scene: [],

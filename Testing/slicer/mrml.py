@@ -161,3 +161,11 @@ def picture(scene) -> dict[str, object]:
 def content(scene) -> dict[str, object]:
     """Return the picture without the nodes' own time stamps, which MRML also touches when a neighbour comes or goes."""
     return {name: value for name, value in picture(scene).items() if not name.endswith(" time")}
+
+
+def parent_of(scene, node):
+    """Return the node that a node stands under in the subject hierarchy, or None."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    return hierarchy.GetItemDataNode(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)))

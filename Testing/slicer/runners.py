@@ -9,6 +9,7 @@ import numpy as np
 from MedXlateCore.errors import Cancelled
 from MedXlateCore.inference.events import Finished, Progress, Started
 from MedXlateCore.volume import Modality, Source, Volume
+from MedXlateCore.worker import Result
 
 
 class ScriptedRunner:
@@ -36,7 +37,7 @@ class ScriptedRunner:
         """Stop."""
         self.calls.append("cancel")
         self.busy = self.has_session = False
-        self._end(None, None, Cancelled("translation"))
+        self._end(None, Cancelled("translation"))
 
     def close(self) -> None:
         """Remember it."""
@@ -54,7 +55,7 @@ class ScriptedRunner:
         self._hear(event)
 
     def finish(self, value: float = 1.0, recomputed: int = 5, reused: int = 0) -> None:
-        """End with a constant image."""
+        """End with a constant image; with a tenth of it as the spread where several samples were asked for."""
         grid = self._job.sources[0].geometry
         self._hear(Finished(1.5, recomputed, reused))
         self.busy, self.has_session = False, True
@@ -62,9 +63,13 @@ class ScriptedRunner:
             np.full(grid.shape, value, np.float32), grid, Modality.T1CE, Source("SYNTHETIC T1ce (starter)"), True
         )
         record = {"target": "T1ce", "model": {"name": "starter", "version": "1.0.0", "sha256": "0" * 64}}
-        self._end(volume, record, None)
+        spread = None
+        if self._job.sampling is not None and self._job.sampling.samples > 1:
+            source = Source("SYNTHETIC T1ce (starter), standard deviation")
+            spread = Volume(volume.array * np.float32(0.1), grid, Modality.OTHER, source, True)
+        self._end(Result(volume, record, spread), None)
 
     def fail(self, error: Any) -> None:
         """End with an error."""
         self.busy = False
-        self._end(None, None, error)
+        self._end(None, error)

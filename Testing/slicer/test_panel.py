@@ -370,6 +370,100 @@ def test_choices_and_result_come_back_with_the_scene(slicer_app, ready, tmp_path
     assert '"name": "starter"' in ready.ui.recordText.plainText
 
 
+# --- samples --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawing(ready, monkeypatch):
+    """Return the panel with a starter model that says of itself that it draws samples."""
+    from dataclasses import replace
+
+    entries = [replace(entry, card=replace(entry.card, draws_samples=True)) for entry in ready.panel.models.entries]
+    monkeypatch.setattr("MedXlateSlicerLib.panel_models.list_packages", lambda: entries)
+    ready.panel.enter()
+    return ready
+
+
+def samples_widgets(panel):
+    return [panel.ui.samplesSpin, panel.ui.uncertaintyCheck, panel.ui.seedSpin]
+
+
+def test_samples_are_folded_up_and_cannot_be_set_for_a_model_that_draws_none(ready):
+    assert ready.ui.samplesBox.collapsed
+    assert not any(widget.visible for widget in samples_widgets(ready))
+    ready.ui.samplesBox.collapsed = False
+    assert all(widget.visible for widget in samples_widgets(ready))
+    assert not any(widget.enabled for widget in samples_widgets(ready))
+    assert ready.ui.samplesText.text == "The model starter draws no samples: it makes the same image every time."
+    ready.panel.parameters.samples = 4
+    ready.ui.applyButton.click()
+    assert ready.runner.calls[0][1].sampling is None
+
+
+def test_samples_can_be_set_for_a_model_that_draws_them_but_not_during_a_run(drawing):
+    assert all(widget.enabled for widget in samples_widgets(drawing))
+    assert (drawing.ui.samplesSpin.minimum, drawing.ui.samplesSpin.maximum) == (1, 64)
+    drawing.ui.applyButton.click()
+    assert not any(widget.enabled for widget in samples_widgets(drawing))
+    drawing.runner.progress(4, 10)
+    assert drawing.ui.statusText.text.startswith("4 of 10 steps")
+    drawing.runner.finish()
+    assert all(widget.enabled for widget in samples_widgets(drawing))
+
+
+def test_an_uncertainty_map_takes_eight_samples_unless_told_otherwise_and_never_less_than_two(drawing):
+    ui, parameters = drawing.ui, drawing.panel.parameters
+    ui.uncertaintyCheck.click()
+    assert (parameters.samples, ui.samplesSpin.value) == (8, 8)
+    ui.samplesSpin.value = 1
+    assert (parameters.samples, ui.samplesSpin.value) == (2, 2)
+    ui.uncertaintyCheck.click()
+    ui.samplesSpin.value = 1
+    assert parameters.samples == 1
+    ui.samplesSpin.value = 5
+    ui.uncertaintyCheck.click()
+    assert parameters.samples == 5
+
+
+def test_settings_of_samples_reach_the_run_and_come_back_with_the_scene(slicer_app, drawing):
+    ui = drawing.ui
+    ui.samplesSpin.value = 3
+    ui.uncertaintyCheck.click()
+    ui.seedSpin.value = 77
+    ui.applyButton.click()
+    sampling = drawing.runner.calls[0][1].sampling
+    assert (sampling.samples, sampling.seed) == (3, 77)
+    drawing.runner.finish()
+    scene = slicer_app.scene
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    text = scene.GetSceneXMLString()
+    slicer_app.close_scene()
+    parameters = drawing.panel.parameters
+    assert (parameters.samples, parameters.uncertaintyMap, parameters.seed) == (1, False, 0)
+    assert (ui.samplesSpin.minimum, ui.samplesSpin.value) == (1, 1)
+    scene.SetLoadFromXMLString(1)
+    scene.SetSceneXMLString(text)
+    scene.Import()
+    slicer_app.process_events()
+    parameters = drawing.panel.parameters
+    assert (parameters.samples, parameters.uncertaintyMap, parameters.seed) == (3, True, 77)
+    assert (ui.samplesSpin.minimum, ui.samplesSpin.value, ui.seedSpin.value) == (2, 3, 77)
+    assert ui.uncertaintyCheck.checked
+
+
+def test_the_views_show_the_image_and_not_its_uncertainty(slicer_app, drawing):
+    drawing.ui.uncertaintyCheck.click()
+    drawing.ui.applyButton.click()
+    drawing.runner.finish()
+    red = slicer_app.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert red.GetForegroundVolumeID() == drawing.panel.parameters.result.GetID()
+    assert drawing.ui.resultText.text == "SYNTHETIC T1ce (starter), on the grid of T1"
+    slicer_app.leave(drawing)
+    evaluate = slicer_app.enter(slicer_app.load_module(MODULES / "MedXlateEvaluate" / "MedXlateEvaluate.py"))
+    assert evaluate.panel.parameters.synthetic is drawing.panel.parameters.result
+
+
 # --- models ---------------------------------------------------------------------------------------------------------
 
 

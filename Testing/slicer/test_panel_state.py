@@ -107,6 +107,13 @@ def test_a_model_without_regions_says_that_segments_are_not_used(starter):
     assert state.region_text == "The model three takes no region of interest. The segments will not be used."
 
 
+def test_the_panel_knows_from_the_card_whether_a_model_draws_samples(starter):
+    entry = another(starter, "aldm", draws_samples=True)
+    assert not state_of([starter], ("T1", "T2")).draws_samples
+    assert state_of([entry], ("T1", "T2")).draws_samples
+    assert state_of([entry], ("T1",)).samples_text == ""
+
+
 def many_directions(starter: InstalledPackage) -> InstalledPackage:
     directions = ("T1->CT", "T2->CT", "CT->T1")
     normalisers = dict.fromkeys(("T1", "T2", "CT"), starter.card.normalisers["T1"])

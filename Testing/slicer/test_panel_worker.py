@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mrml import voxels_of
+from mrml import parent_of, voxels_of
 from patients import apply_and_wait, load_volumes, new_segmentation, open_panel, paint, phantom_files, phase
 
 from MedXlateCore.errors import InputError
@@ -103,6 +103,39 @@ def test_inside_slicer_gives_the_same_voxels_as_the_worker(slicer_app, real):
     status = apply_and_wait(slicer_app, real)
     assert status.error is None
     np.testing.assert_array_equal(voxels_of(status.result), worker)
+
+
+@pytest.fixture
+def drawing(drawing_package, monkeypatch, tmp_path, real):
+    """Return the panel with a model that draws samples."""
+    models = tmp_path / "models"
+    models.mkdir()
+    drawing_package.rename(models / "drawing")
+    monkeypatch.setattr("MedXlateCore.models.catalogue.user_models_folder", lambda: models)
+    real.panel.enter()
+    real.panel.parameters.model = "drawing"
+    return real
+
+
+def test_samples_and_their_spread_are_the_same_in_the_worker_in_slicer_and_in_a_script(slicer_app, drawing):
+    assert drawing.ui.samplesSpin.enabled
+    drawing.ui.uncertaintyCheck.click()
+    drawing.ui.samplesSpin.value = 3
+    drawing.ui.seedSpin.value = 4
+    status = apply_and_wait(slicer_app, drawing)
+    assert status.error is None
+    assert status.record["compute"]["sampling"]["asked"] == {"sampler": "default", "samples": 3, "seed": 4}
+    assert status.uncertainty.GetName() == "SYNTHETIC T1ce (drawing), standard deviation"
+    assert parent_of(slicer_app.scene, status.uncertainty) is status.result
+    image, spread = (voxels_of(node).copy() for node in (status.result, status.uncertainty))
+    assert spread.max() > 0
+    drawing.ui.runnerCombo.setCurrentIndex(1)
+    status = apply_and_wait(slicer_app, drawing)
+    assert status.error is None
+    np.testing.assert_array_equal(voxels_of(status.result), image)
+    np.testing.assert_array_equal(voxels_of(status.uncertainty), spread)
+    node = drawing.logic.process(drawing.volumes, "T1ce", model="drawing", device="cpu", samples=3, seed=4)
+    np.testing.assert_array_equal(voxels_of(node), image)
 
 
 def test_a_script_gets_the_same_voxels_without_a_panel(slicer_app, real):

@@ -10,7 +10,9 @@ from MedXlateSlicerLib.placement import (
     COMPARISON_LAYOUT,
     RECORD_ATTRIBUTE,
     add_result,
+    add_uncertainty,
     capture_views,
+    is_uncertainty,
     place_under,
     restore_views,
     set_overlay_opacity,
@@ -102,6 +104,44 @@ def test_a_source_without_an_item_gets_one(slicer_scene, source):
     hierarchy.RemoveItem(hierarchy.GetItemByDataNode(source), False, False)
     node = add_result(slicer_scene, result_of(source), RECORD, source)
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == hierarchy.GetItemByDataNode(source) != 0
+
+
+def spread_of(source, array) -> Volume:
+    volume = volume_from_node(source, "other")
+    name = "SYNTHETIC T1ce (starter), standard deviation"
+    return volume.with_array(np.asarray(array, np.float32), synthetic=True, source=Source(name))
+
+
+def test_a_spread_stands_under_its_result_marked_and_coloured_from_zero_upwards(slicer_scene, source):
+    result = add_result(slicer_scene, result_of(source), RECORD, source)
+    array = np.linspace(0, 200, int(np.prod(mrml.SHAPE))).reshape(mrml.SHAPE)
+    node = add_uncertainty(slicer_scene, spread_of(source, array), RECORD, result)
+    assert node.GetName() == "SYNTHETIC T1ce (starter), standard deviation"
+    assert is_synthetic(node) and is_uncertainty(node) and not is_uncertainty(result)
+    assert json.loads(node.GetAttribute(RECORD_ATTRIBUTE))["shows"] == "standard deviation"
+    assert mrml.parent_of(slicer_scene, node) is result
+    assert node.GetAttribute("MedXlate.grid") == "reference volume"
+    display = node.GetDisplayNode()
+    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    assert (low, high) == (0.0, pytest.approx(np.percentile(array, 99.5)))
+    table = display.GetColorNode()
+    colour = [0.0] * 4
+    brightness = []
+    for index in range(table.GetNumberOfColors()):
+        table.GetColor(index, colour)
+        brightness.append(0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2])
+    assert np.all(np.diff(brightness) > 0)
+    again = add_uncertainty(slicer_scene, spread_of(source, array), RECORD, result)
+    assert again.GetDisplayNode().GetColorNode() is table
+
+
+@pytest.mark.parametrize(("largest", "reach"), [(0.0, 1.0), (7.0, 7.0)])
+def test_a_spread_of_nothing_or_of_one_voxel_has_a_window_all_the_same(slicer_scene, source, largest, reach):
+    array = np.zeros((60, 10, 8))
+    array[3, 3, 3] = largest
+    volume = Volume(array.astype(np.float32), Geometry(array.shape, np.eye(4)), Modality.OTHER, Source("s"), True)
+    node = add_uncertainty(slicer_scene, volume, RECORD, source)
+    assert node.GetDisplayNode().GetWindowLevelMax() == reach
 
 
 def test_a_result_whose_source_is_gone_stands_at_the_top(slicer_scene, source):

@@ -20,6 +20,7 @@ from MedXlateSlicerLib.runner import (
 
 from MedXlateCore.errors import Cancelled, MedXlateError
 from MedXlateCore.inference.events import Finished, Progress, Started
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.pipeline import translate
 
 
@@ -29,8 +30,8 @@ class Listener:
     def __init__(self):
         self.events, self.ends = [], []
 
-    def end(self, volume, record, error):
-        self.ends.append((volume, record, error))
+    def end(self, result, error):
+        self.ends.append((result, error))
 
     def last(self):
         assert len(self.ends) == 1
@@ -82,11 +83,12 @@ def test_a_run_tells_its_events_and_ends_with_the_voxels_of_translate(runner, jo
     listener = start(runner, job(roi=patient["region"]))
     assert runner.busy and not listener.ends
     carry_on(runner)
-    volume, record, error = listener.last()
+    result, error = listener.last()
     expected = translate([patient["T1"], patient["T2"]], tiny_model, roi=patient["region"], device="cpu").run()
     assert error is None
-    assert np.array_equal(volume.array, expected.array)
-    assert record["synthetic"] and record["model"]["name"] == "tiny"
+    assert np.array_equal(result.volume.array, expected.array)
+    assert result.record["synthetic"] and result.record["model"]["name"] == "tiny"
+    assert result.uncertainty is None
     kinds = [type(event) for event in listener.events if isinstance(event, (Started, Progress, Finished))]
     assert kinds[0] is Started and kinds[-1] is Finished and kinds.count(Progress) == 8
 
@@ -99,7 +101,7 @@ def test_an_update_recomputes_what_the_region_changes(runner, job, patient):
     carry_on(runner)
     finished = next(event for event in second.events if isinstance(event, Finished))
     assert finished.slices_reused > 0 and finished.slices_recomputed > 0
-    assert not np.array_equal(first.last()[0].array, second.last()[0].array)
+    assert not np.array_equal(first.last()[0].volume.array, second.last()[0].volume.array)
 
 
 def test_cancelling_ends_the_run_once_and_the_next_one_works(runner, job):
@@ -107,14 +109,14 @@ def test_cancelling_ends_the_run_once_and_the_next_one_works(runner, job):
     carry_on(runner, until=lambda: any(isinstance(event, Progress) for event in listener.events))
     runner.cancel()
     runner.cancel()
-    assert isinstance(listener.last()[2], Cancelled)
+    assert isinstance(listener.last()[1], Cancelled)
     assert not runner.busy
     told = len(listener.events)
     runner.poll()
     assert len(listener.events) == told
     again = start(runner, job())
     carry_on(runner)
-    assert again.last()[2] is None
+    assert again.last()[1] is None
 
 
 @pytest.mark.parametrize(
@@ -125,14 +127,15 @@ def test_cancelling_ends_the_run_once_and_the_next_one_works(runner, job):
         ({"device": "gpu"}, "MX-USE-020"),
         ({"sources": []}, "MX-IMG-030"),
         ({"batch_size": 0}, "MX-USE-023"),
+        ({"sampling": Sampling(samples=2)}, "MX-USE-206"),
     ],
 )
 def test_errors_end_the_run_with_their_code(runner, job, changes, code):
     listener = start(runner, job(**changes))
     carry_on(runner)
-    volume, record, error = listener.last()
+    result, error = listener.last()
     assert error.code == code
-    assert volume is None and record is None and not runner.busy
+    assert result is None and not runner.busy
 
 
 def test_a_region_that_is_refused_leaves_the_session_usable(runner, job, patient):
@@ -141,10 +144,10 @@ def test_a_region_that_is_refused_leaves_the_session_usable(runner, job, patient
     wrong = patient["region"].with_array(patient["region"].array + np.uint8(40))
     runner.update(wrong, bad.events.append, bad.end)
     carry_on(runner)
-    assert bad.last()[2].code == "MX-ROI-013"
+    assert bad.last()[1].code == "MX-ROI-013"
     runner.update(None, good.events.append, good.end)
     carry_on(runner)
-    assert np.array_equal(good.last()[0].array, first.last()[0].array)
+    assert np.array_equal(good.last()[0].volume.array, first.last()[0].volume.array)
 
 
 def test_a_second_run_is_refused_while_one_is_under_way(runner, job):
@@ -159,13 +162,13 @@ def test_a_listener_may_start_the_next_run_at_once(runner, job):
     second = Listener()
     first = Listener()
 
-    def end(volume, record, error):
-        first.end(volume, record, error)
+    def end(result, error):
+        first.end(result, error)
         runner.start(job(), second.events.append, second.end)
 
     runner.start(job(), first.events.append, end)
     carry_on(runner)
-    assert first.last()[2] is None and second.last()[2] is None
+    assert first.last()[1] is None and second.last()[1] is None
 
 
 def test_a_listener_may_cancel(runner, job):
@@ -177,7 +180,7 @@ def test_a_listener_may_cancel(runner, job):
 
     runner.start(job(), on_event, ends.end)
     carry_on(runner)
-    assert isinstance(ends.last()[2], Cancelled)
+    assert isinstance(ends.last()[1], Cancelled)
 
 
 def test_an_update_without_a_session_is_an_error_not_a_crash():
@@ -185,7 +188,7 @@ def test_an_update_without_a_session_is_an_error_not_a_crash():
         listener = Listener()
         runner.update(None, listener.events.append, listener.end)
         carry_on(runner)
-        assert listener.last()[2].code == "MX-WRK-003"
+        assert listener.last()[1].code == "MX-WRK-003"
 
 
 def test_closing_says_nothing_and_leaves_the_runner_usable(job):

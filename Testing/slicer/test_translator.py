@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import mrml
 import numpy as np
 import pytest
 from runners import ScriptedRunner
 
 from MedXlateCore.errors import ResourceError, UsageError, Warned
+from MedXlateCore.models.sampling import Sampling
 
 
 class Memory(dict):
@@ -90,6 +93,97 @@ def test_whatever_a_session_depends_on_starts_a_new_one(setting, change):
     status = run(setting, **more)
     assert setting.runner.calls[-1][0] == "start"
     assert status.result is not first
+
+
+@pytest.fixture
+def drawing(setting):
+    """Return a function that runs with this many samples, and with their spread or without."""
+    from dataclasses import replace
+
+    def draw(samples=4, uncertainty=True, seed=0, value=1.0):
+        request = setting.request(sampling=Sampling(samples=samples, seed=seed), uncertainty=uncertainty)
+        model = replace(request.model, card=replace(request.model.card, draws_samples=True))
+        setting.translator.start(replace(request, model=model))
+        setting.runner.progress(1, 8)
+        setting.text = setting.translator.status.text
+        setting.runner.finish(value)
+        return setting.translator.status
+
+    return draw
+
+
+def test_a_models_steps_are_counted_and_its_samples_named(setting, drawing):
+    status = drawing()
+    assert setting.text.startswith("1 of 8 steps")
+    assert status.text == "SYNTHETIC T1ce (starter) was made from 4 samples, 1.5 s."
+
+
+def test_the_spread_of_the_samples_lies_under_the_result(setting, drawing):
+    status = drawing()
+    spread = status.uncertainty
+    assert spread.GetName() == "SYNTHETIC T1ce (starter), standard deviation"
+    np.testing.assert_array_equal(mrml.voxels_of(spread), np.float32(0.1))
+    assert mrml.parent_of(setting.scene, spread) is status.result
+    assert mrml.parent_of(setting.scene, status.result) is setting.sources["T1"]
+
+
+def test_several_samples_without_the_map_leave_no_volume_but_the_result(setting, drawing):
+    before = setting.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    assert drawing(uncertainty=False).uncertainty is None
+    assert setting.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before + 1
+
+
+def test_the_map_may_be_asked_for_later_without_drawing_again(setting, drawing):
+    first = drawing(uncertainty=False).result
+    status = drawing()
+    assert setting.runner.calls[-1][0] == "update"
+    assert status.result is first
+    assert mrml.parent_of(setting.scene, status.uncertainty) is first
+
+
+def test_an_updated_result_has_its_map_updated_too_wanted_or_not(setting, drawing):
+    spread = drawing().uncertainty
+    count = setting.scene.GetNumberOfNodes()
+    spread.GetDisplayNode().SetWindowLevelMinMax(0, 3)
+    for uncertainty, value in ((True, 2.0), (False, 3.0)):
+        assert drawing(uncertainty=uncertainty, value=value).uncertainty is spread
+        np.testing.assert_allclose(mrml.voxels_of(spread), value / 10, rtol=1e-6)
+    assert setting.scene.GetNumberOfNodes() == count
+    assert spread.GetDisplayNode().GetWindow() == 3
+    assert json.loads(spread.GetAttribute("MedXlate.record"))["shows"] == "standard deviation"
+
+
+@pytest.mark.parametrize("change", [{"samples": 5}, {"seed": 1}, {"samples": 1, "uncertainty": False}])
+def test_another_sampling_computes_anew_and_leaves_the_earlier_result_and_its_map(setting, drawing, change):
+    first = drawing()
+    result, spread = first.result, first.uncertainty
+    status = drawing(value=2.0, **change)
+    assert setting.runner.calls[-1][0] == "start"
+    assert status.result is not result
+    assert status.uncertainty is not spread
+    assert (status.uncertainty is None) == (change.get("samples") == 1)
+    assert mrml.parent_of(setting.scene, spread) is result
+    np.testing.assert_array_equal(mrml.voxels_of(spread), np.float32(0.1))
+
+
+def test_a_map_that_the_user_moved_or_deleted_is_made_anew_where_it_is_wanted(setting, drawing):
+    first = drawing().uncertainty
+    first.SetOrigin(5, 5, 5)
+    second = drawing(value=2.0).uncertainty
+    assert second is not first
+    assert first.GetScene() is setting.scene
+    np.testing.assert_array_equal(mrml.voxels_of(first), np.float32(0.1))
+    setting.scene.RemoveNode(second)
+    assert drawing(uncertainty=False).uncertainty is None
+    assert drawing().uncertainty.GetScene() is setting.scene
+
+
+def test_the_time_expected_grows_with_the_samples(setting, drawing):
+    drawing(samples=4)
+    one, four = (
+        setting.translator.expected_seconds(setting.request(sampling=Sampling(samples=samples))) for samples in (1, 4)
+    )
+    assert four == pytest.approx(4 * one)
 
 
 def test_a_display_change_does_not_end_the_session(setting):

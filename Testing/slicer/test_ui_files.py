@@ -12,7 +12,8 @@ from patients import MODULES, ROOT
 FILES = [MODULES / name / "Resources" / "UI" / f"{name}.ui" for name in ("MedXlate", "MedXlateEvaluate")]
 CODE = sorted((MODULES / "MedXlateSlicerLib").glob("*.py"))
 FOR_THE_USER = {
-    "QPushButton", "QComboBox", "QTableWidget", "QPlainTextEdit", "QProgressBar", "QGroupBox", "ctkSliderWidget",
+    "QPushButton", "QComboBox", "QTableWidget", "QPlainTextEdit", "QProgressBar", "QGroupBox", "QSpinBox", "QCheckBox",
+    "ctkSliderWidget",
     "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLNodeComboBox", "qMRMLTableView",
 }  # fmt: skip
 REACHED_BY_TAB = FOR_THE_USER - {"QProgressBar", "QGroupBox"}

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import make_tiny_card
 
 from MedXlateCore.errors import Cancelled, InputError, InternalError, MedXlateError, ResourceError, UsageError, Warned
 from MedXlateCore.inference.events import Finished, Progress, Started
 from MedXlateCore.io import read_volume
+from MedXlateCore.models.sampling import Sampling
 from MedXlateCore.volume import Geometry, Modality, Source, Volume
 from MedXlateCore.worker import Failed, Opened, Ready, Result, WorkerClient
 from MedXlateCore.worker import arrays as arrays_module
@@ -144,6 +146,60 @@ def test_files_carry_the_voxels_where_shared_memory_does_not(sources, tiny_packa
         assert isinstance(events[-1], Result)
         assert not list(client._scratch.glob("medxlate-*"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_and_their_spread_are_those_of_the_same_call_without_a_worker(drawing_package, sources):
+    from MedXlateCore.models.package import load_package
+    from MedXlateCore.pipeline import translate
+
+    before = shared_memory()
+    with WorkerClient() as client:
+        client.open(sources, drawing_package, device="cpu", sampling=Sampling(samples=3, seed=5))
+        client.update()
+        events = collect(client)
+        client.open(sources, drawing_package, device="cpu", sampling=Sampling(seed=5))
+        client.update()
+        single = collect(client)[-1]
+    several = events[-1]
+    assert [event.done for event in events if isinstance(event, Progress)] == list(range(1, 10))
+    expected = translate(sources, load_package(drawing_package), device="cpu", sampling=Sampling(samples=3, seed=5))
+    assert np.array_equal(several.volume.array, expected.run().array)
+    assert np.array_equal(several.uncertainty.array, expected.uncertainty.array)
+    assert several.uncertainty.array.max() > 0
+    assert several.uncertainty.source == expected.uncertainty.source
+    assert several.uncertainty.synthetic
+    assert several.record["compute"]["sampling"]["asked"]["samples"] == 3
+    assert single.uncertainty is None
+    assert not np.array_equal(single.volume.array, several.volume.array)
+    assert shared_memory() == before
+
+
+def test_a_diffusion_model_tells_its_steps_and_the_spread_of_its_samples(client, sources, tmp_path):
+    from MedXlateCore.config import to_mapping
+    from MedXlateCore.models.package import save_package
+    from MedXlateCore.models.registry import get_method
+
+    method = get_method("aldm")
+    config = method.presets["tiny"]
+    multiple = method.size_multiple(config)
+    percentile = {"kind": "percentile", "lower": 0.1, "upper": 99.9, "clip": True}
+    card = make_tiny_card(
+        name="aldm", method="aldm", config=to_mapping(config), prompts="none", directions=config.directions,
+        sources=("T1", "T2"), targets=("T2", "FLAIR", "T1"), normalisers={"T1": percentile, "T2": percentile},
+        grid={"orientation": "LPS", "size_multiple": [multiple] * 3},
+        output={name: {"kind": "relative", "low": 0.0, "high": 1.2} for name in config.directions},
+    )  # fmt: skip
+    assert save_package(tmp_path / "aldm", card, method.build(config)).draws_samples
+    client.open(sources[:1], tmp_path / "aldm", target="FLAIR", device="cpu", sampling=Sampling(samples=2, steps=2))
+    client.update()
+    events = collect(client)
+    done = [(event.done, event.total) for event in events if isinstance(event, Progress)]
+    assert len(done) >= 4
+    assert done[-1][0] == done[-1][1]
+    result = events[-1]
+    assert result.volume.modality is Modality.FLAIR
+    assert result.uncertainty.array.max() > 0
+    assert result.uncertainty.geometry.allclose(sources[0].geometry)
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
@@ -296,6 +352,29 @@ def test_a_volume_is_the_same_after_the_journey():
 @pytest.mark.parametrize("event", [Started(3, "x", 5), Progress(1, 3), Warned("MX-GEO-010", "f"), Finished(1.5, 2, 1)])
 def test_events_are_the_same_after_the_journey(event):
     assert event_from_dict({**event_to_dict(event), "id": 3}) == event
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_result_is_the_same_after_the_journey_with_its_uncertainty_and_without(tmp_path, several):
+    import json
+
+    grid = Geometry((2, 3, 4), np.diag([1.0, 2.0, 3.0, 1.0]))
+    result = Volume(np.full(grid.shape, 5, np.float32), grid, Modality.T1CE, Source("result"), True)
+    spread = Volume(np.full(grid.shape, 2, np.float32), grid, Modality.OTHER, Source("spread"), True)
+    rooms = [Parcel(f"medxlate-test-room-{n}", 96, tmp_path) for n in range(2)]
+    for room, volume in zip(rooms, (result, spread), strict=True):
+        room.put(volume.array)
+    facts = {"event": "result", "id": 3, "volume": describe(result), "record": {"target": "T1ce"}}
+    facts["uncertainty"] = describe(spread) if several else None
+    twin = event_from_dict(json.loads(json.dumps(facts)), rooms if several else rooms[:1])
+    for room in rooms:
+        room.free()
+    assert (twin.volume.source, twin.record) == (result.source, {"target": "T1ce"})
+    assert np.array_equal(twin.volume.array, result.array)
+    assert (twin.uncertainty is None) is not several
+    if several:
+        assert twin.uncertainty.source == spread.source
+        assert np.array_equal(twin.uncertainty.array, spread.array)
 
 
 @pytest.mark.parametrize("kind", [UsageError, InputError, ResourceError, InternalError])

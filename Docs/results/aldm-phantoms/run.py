@@ -56,11 +56,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/aldm-phantoms"), help="folder with phantoms/, for runs")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the tables and pictures")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="TABLE.KEY=VALUE",
+        help="change a setting of ALDM's training, such as model.preset=code or training.minutes=20",
+    )  # fmt: skip
     options = parser.parse_args()
     torch.set_num_threads(1)
+    changed = [word for override in options.overrides for word in ("--set", override)]
     table = options.work / "phantoms" / "cases.csv"
-    config = load_config(HERE / "aldm.toml", table=table)
-    minutes = trained(options.work / "aldm", [HERE / "aldm.toml", "--data", table])
+    config = load_config(HERE / "aldm.toml", overrides=options.overrides, table=table)
+    minutes = trained(options.work / "aldm", [HERE / "aldm.toml", "--data", table, *changed])
     for direction in config.directions:
         words = [HERE / "unet.toml", "--data", table, "--set", f"data.sources={list(direction.sources)}"]
         words += ["--set", f"data.target={direction.target}"]

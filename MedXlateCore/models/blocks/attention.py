@@ -1,4 +1,5 @@
-"""Full spatial attention over feature maps, within one branch and across two. Maps are [B, C, H, W].
+"""Full spatial attention over feature maps, within one branch and across two. Maps are [B, C, H, W];
+self-attention also takes volumes [B, C, D, H, W].
 
 All use ``scaled_dot_product_attention``, which needs no (HW) x (HW) matrix in memory on the devices that have a fused
 kernel. One head; scale 1/sqrt(C) unless said otherwise.
@@ -27,22 +28,30 @@ class GroupNorm32(nn.GroupNorm):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """Single-head attention between all pixels; q, k, v and the result are [B, C, H, W]."""
+    """Single-head attention between all pixels; q, k, v and the result are [B, C, H, W] or [B, C, D, H, W]."""
     # pixels first, channels contiguous: with other strides the fused kernels are passed over for one that builds the
     # whole matrix
-    queries, keys, values = (t.permute(0, 2, 3, 1).flatten(1, 2).contiguous().unsqueeze(1) for t in (q, k, v))
+    queries, keys, values = (t.movedim(1, -1).flatten(1, -2).contiguous().unsqueeze(1) for t in (q, k, v))
     attended = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
-    return attended.squeeze(1).unflatten(1, v.shape[2:]).permute(0, 3, 1, 2)
+    return attended.squeeze(1).unflatten(1, v.shape[2:]).movedim(-1, 1)
 
 
 class SpatialAttention(nn.Module):
-    """Self-attention between all pixels: group norm, 1x1 to q, k, v, attention, 1x1, residual on the raw input."""
+    """Self-attention between all pixels: group norm, 1x1 to q, k, v, attention, 1x1, residual on the raw input.
 
-    def __init__(self, channels: int, groups: int = 16) -> None:
+    Args:
+        channels: C.
+        groups: groups of the normalisation.
+        dimensions: 2 for images, 3 for volumes.
+        bias: of the convolution to q, k and v.
+    """
+
+    def __init__(self, channels: int, groups: int = 16, dimensions: int = 2, bias: bool = False) -> None:
         super().__init__()
+        conv = nn.Conv2d if dimensions == 2 else nn.Conv3d
         self.norm = GroupNorm32(groups, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.qkv = conv(channels, 3 * channels, 1, bias=bias)
+        self.out = conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend between the pixels of one map; [B, C, H, W] to the same shape."""

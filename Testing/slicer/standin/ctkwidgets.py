@@ -214,6 +214,12 @@ class GroupBox:
         for child in self.findChildren(QWidget, options=Qt.FindChildOption.FindDirectChildrenOnly):
             child.setVisible(is_open)
 
+    def event(self, event: Any) -> bool:
+        """Keep hidden what is added to a folded box, or shown in it, as the real one does."""
+        if event.type() in (QtCore.QEvent.Type.Show, QtCore.QEvent.Type.LayoutRequest) and not self.isChecked():
+            self.fold(False)
+        return bool(QtWidgets.QGroupBox.event(self, event))
+
     collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
 
 

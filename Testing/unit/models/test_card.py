@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 
 import pytest
@@ -91,6 +92,15 @@ def test_a_change_of_any_value_of_a_saved_card_is_refused(package):
         (package / "model.json").write_text(json.dumps(data))
         with pytest.raises(InputError, match=r"MX-MOD-0(12|14|22)"):
             read_card(package)
+
+
+def test_a_card_from_before_models_said_whether_they_draw_samples_is_read_and_draws_none(package):
+    data = json.loads((package / "model.json").read_text())
+    assert data.pop("draws_samples") is False
+    del data["card_sha256"]
+    data["card_sha256"] = hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    (package / "model.json").write_text(json.dumps(data))
+    assert read_card(package).draws_samples is False
 
 
 def test_another_layout_of_the_same_values_is_the_same_card(package):

@@ -233,6 +233,22 @@ def test_constants_out_of_range_are_refused():
         EvaRecipeConfig(dclip_share=1.5)
 
 
+def test_the_first_triples_of_a_batch_are_a_batch():
+    batch = scan_batch(slices(3), slices(3, seed=1), facts=(T1, T1, FLAIR))
+    first = batch.first(2)
+    assert torch.equal(first.images, batch.images[:, :2])
+    assert first.tokens.shape[:2] == first.domains.shape == (4, 2)
+    assert torch.equal(first.positive, scan_batch(slices(2), slices(2), facts=(T1, T1, FLAIR)).positive)
+    assert all(map(torch.equal, vars(batch.first(9)).values(), vars(batch).values()))
+
+
+def test_only_so_many_triples_are_translated_as_the_recipe_says():
+    recipe, seen = make_recipe(replace(QUICK, triples=1)), []
+    recipe.networks()["generator"].structure.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    recipe.step(scan_batch(slices(), slices(seed=1)), make_state(recipe, 0.41))
+    assert seen == [2, 1]
+
+
 def test_the_positives_of_a_batch_come_from_its_facts():
     batch = scan_batch(slices(), slices(seed=1), facts=(T1, T1, FLAIR))
     assert batch.positive[:4, :4].all()

@@ -22,6 +22,11 @@ def test_a_package_is_a_card_and_weights(package):
     assert len(data["spec_sha256"]) == 64
 
 
+def test_the_saved_card_says_whether_the_method_draws_samples(tmp_path, drawing_package, make_card, make_network):
+    assert load_package(drawing_package).card.draws_samples
+    assert save_package(tmp_path / "none", make_card(draws_samples=True), make_network()).draws_samples is False
+
+
 def test_saving_twice_gives_the_same_bytes(tmp_path, make_card, make_network):
     for name in ("a", "b"):
         save_package(tmp_path / name, make_card(), make_network())
