@@ -28,7 +28,7 @@ from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.prompts.acquisition_text import describe
 from MedXlateCore.prompts.modalities import modality_of_facts
 from MedXlateCore.transforms.foreground import foreground_mask
-from MedXlateCore.transforms.planes import PLANES, middle_part, plane_slice
+from MedXlateCore.transforms.planes import PLANES, centred, middle_part, plane_slice
 from MedXlateCore.transforms.spatial import GridSpec, SpatialPlan
 from MedXlateCore.volume import Modality, Volume
 
@@ -39,7 +39,7 @@ Float32Array = NDArray[np.float32]
 
 WORDINGS = 4  # sentences a kind of image, their vectors averaged
 SLICES = 5  # a plane
-SURE = 0.8  # a role is doubted from this probability of another one on
+SURE = 0.8  # a role is doubted from this probability of all others together on
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class RoleCheck:
         declared: its role.
         looks: what it looks like.
         known: True if the model knows images of the declared role.
-        agrees: False if another role is likely (``SURE``) and the declared one is known.
+        agrees: False if the declared role is known and the others together are likely (``SURE``). Together, because a T1
+            image that may be T1 or T1ce is no T2 image.
         warnings: ``MX-IMG-040`` if it does not agree.
     """
 
@@ -125,14 +126,12 @@ class Gate:
         """Return the cosines [N, kinds] of slices with every kind of image.
 
         Args:
-            images: slices [H, W] in [-1, 1], of any sizes.
+            images: slices [H, W] in [-1, 1], of any sizes. All are put into the middle of a square as large as the
+                longest side of any, as in training; so give slices of all planes of a volume together.
         """
-        device = self._texts.device
-        vectors = [
-            self._dclip.image_vectors(torch.from_numpy(np.ascontiguousarray(image, np.float32)).to(device)[None, None])
-            for image in images
-        ]
-        return (torch.cat(vectors) @ self._texts.T).cpu()
+        framed, device = torch.from_numpy(_framed(images)), self._texts.device
+        parts = [self._dclip.image_vectors(part.to(device)) for part in framed.split(SLICES * len(PLANES))]
+        return (torch.cat(parts) @ self._texts.T).cpu()
 
     def classify(self, images: Sequence[Float32Array], planes: Sequence[Plane] | None = None) -> Looks:
         """Return what slices of one image look like.
@@ -191,7 +190,7 @@ def role_check(volume: Volume, declared: Modality | str, model: LoadedModel, gat
     similarities, planes = _looked_at(volume, role, model, judge)
     looks = judge.told(similarities, planes)
     known = role.value in judge.modalities
-    agrees = not known or looks.modality.value == role.value or looks.modality.probability < SURE
+    agrees = not known or looks.modality.probabilities[role.value] > 1 - SURE
     return RoleCheck(role.value, looks, known, agrees, () if agrees else (_doubt(volume, role, looks),))
 
 
@@ -229,6 +228,15 @@ def _doubt(volume: Volume, role: Modality, looks: Looks) -> Warned:
         volume.name,
         "check that this is the right file for this role; the result is made from what was declared",
     )
+
+
+def _framed(images: Sequence[Float32Array]) -> Float32Array:
+    """Return slices of any sizes in the middle of black squares, [N, 1, side, side]."""
+    side = max(length for image in images for length in image.shape)
+    framed = np.full((len(images), 1, side, side), -1.0, dtype=np.float32)
+    for square, image in zip(framed[:, 0], images, strict=True):
+        square[centred(image.shape, square.shape)] = image
+    return framed
 
 
 def _wordings(facts: Acquisition, count: int) -> list[str]:

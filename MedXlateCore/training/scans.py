@@ -39,12 +39,12 @@ from MedXlateCore.training.cache import (
     stored_entry,
 )
 from MedXlateCore.training.config import TrainingConfig
-from MedXlateCore.training.data import TrainingData, centred, named_warning
+from MedXlateCore.training.data import TrainingData, named_warning
 from MedXlateCore.training.scan_table import ScanRow, domain_of, read_scans
 from MedXlateCore.training.table import check_leakage
 from MedXlateCore.transforms.foreground import foreground_mask
 from MedXlateCore.transforms.intensity import FittedNormaliser
-from MedXlateCore.transforms.planes import PLANES, middle_part, plane_sizes, plane_slice
+from MedXlateCore.transforms.planes import PLANES, centred, middle_part, plane_sizes, plane_slice
 from MedXlateCore.volume import Geometry
 
 __all__ = ["Place", "ScanCase", "ScanData", "ScanPair", "open_scans", "prepare_scans"]
