@@ -86,8 +86,8 @@ class RoleCheck:
         declared: its role.
         looks: what it looks like.
         known: True if the model knows images of the declared role.
-        agrees: False if the declared role is known and the others together are likely (``SURE``). Together, because a T1
-            image that may be T1 or T1ce is no T2 image.
+        agrees: False if the declared role is known and the others together are likely (``SURE``). Together, because
+            what may be T1 or T1ce is no T2.
         warnings: ``MX-IMG-040`` if it does not agree.
     """
 
