@@ -122,14 +122,15 @@ class Gate:
         self.modalities = tuple(modality_of_facts(facts).value for facts in self.kinds)
 
     @torch.no_grad()
-    def similarities(self, images: Sequence[Float32Array]) -> Tensor:
+    def similarities(self, images: Sequence[Float32Array], side: int = 0) -> Tensor:
         """Return the cosines [N, kinds] of slices with every kind of image.
 
         Args:
-            images: slices [H, W] in [-1, 1], of any sizes. All are put into the middle of a square as large as the
-                longest side of any, as in training; so give slices of all planes of a volume together.
+            images: slices [H, W] in [-1, 1], of any sizes. All are put into the middle of a black square, as in
+                training.
+            side: of the square, at least; it is never shorter than the longest side of any slice.
         """
-        framed, device = torch.from_numpy(_framed(images)), self._texts.device
+        framed, device = torch.from_numpy(_framed(images, side)), self._texts.device
         parts = [self._dclip.image_vectors(part.to(device)) for part in framed.split(SLICES * len(PLANES))]
         return (torch.cat(parts) @ self._texts.T).cpu()
 
@@ -207,6 +208,7 @@ def _looked_at(volume: Volume, role: Modality, model: LoadedModel, gate: Gate) -
         for part in (middle_part(foreground, plane),)
         for n in range(SLICES)
     ]
+    side = _side(volume, plan, model)
     result = torch.full((len(places), len(gate.kinds)), -1.0)
     by_normaliser: dict[str, list[int]] = {}
     for n, name in enumerate(gate.modalities):
@@ -216,8 +218,20 @@ def _looked_at(volume: Volume, role: Modality, model: LoadedModel, gate: Gate) -
         name = Modality(gate.modalities[kinds[0]])
         stack = slice_stack(normalise(array, name, model.card.normalisers, where=volume.name)[0])
         slices = [plane_slice(stack, plane, index) for plane, index in places]
-        result[:, kinds] = gate.similarities(slices)[:, kinds]
+        result[:, kinds] = gate.similarities(slices, side)[:, kinds]
     return result, [plane for plane, _ in places]
+
+
+def _side(volume: Volume, plan: SpatialPlan, model: LoadedModel) -> int:
+    """Return the side of the squares that the model was trained on; else of one with room for the whole volume.
+
+    A closely cropped slice looks larger than in training, by which planes and sequences are mistaken.
+    """
+    trained = model.card.training.get("slice_size")
+    if trained:
+        return max(trained)
+    extent_mm = (length * spacing for length, spacing in zip(volume.array.shape, volume.geometry.spacing_mm, strict=True))
+    return round(max(extent_mm) / min(plan.grid.spacing_mm))
 
 
 def _doubt(volume: Volume, role: Modality, looks: Looks) -> Warned:
@@ -230,9 +244,9 @@ def _doubt(volume: Volume, role: Modality, looks: Looks) -> Warned:
     )
 
 
-def _framed(images: Sequence[Float32Array]) -> Float32Array:
+def _framed(images: Sequence[Float32Array], side: int) -> Float32Array:
     """Return slices of any sizes in the middle of black squares, [N, 1, side, side]."""
-    side = max(length for image in images for length in image.shape)
+    side = max(side, *(length for image in images for length in image.shape))
     framed = np.full((len(images), 1, side, side), -1.0, dtype=np.float32)
     for square, image in zip(framed[:, 0], images, strict=True):
         square[centred(image.shape, square.shape)] = image

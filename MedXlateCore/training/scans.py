@@ -47,7 +47,7 @@ from MedXlateCore.transforms.intensity import FittedNormaliser
 from MedXlateCore.transforms.planes import PLANES, centred, middle_part, plane_sizes, plane_slice
 from MedXlateCore.volume import Geometry
 
-__all__ = ["Place", "ScanCase", "ScanData", "ScanPair", "open_scans", "prepare_scans"]
+__all__ = ["Place", "ScanCase", "ScanData", "ScanPair", "open_scans", "prepare_scans", "slice_size"]
 
 _MASKS = 3  # oedema, core, foreground of all; each scan's own foreground follows
 
@@ -230,6 +230,12 @@ def _pair(case: ScanCase, channels: tuple[int, int], names: Sequence[str]) -> Sc
     )
 
 
+def slice_size(cases: Sequence[ScanCase], multiple: int) -> tuple[int, ...]:
+    """Return height and width that the slices of all cases and planes have room in, multiples of a number."""
+    sizes = [size for case in cases for size in plane_sizes((case.shape[0], *case.size)).values()]
+    return tuple(-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
+
+
 @dataclass(frozen=True)
 class Place:
     """A slice of one scan: case, scan, plane and position."""
@@ -268,8 +274,7 @@ class ScanData:
                 expected="slices with foreground",
                 fix="check the volumes",
             )
-        sizes = [size for case in self.cases for size in plane_sizes((case.shape[0], *case.size)).values()]
-        self.size = tuple(-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
+        self.size = slice_size(self.cases, multiple)
         architecture = config.architecture()
         self._known = known_domains(architecture)
         self._numbers = {name: n for n, name in enumerate(self._known)}

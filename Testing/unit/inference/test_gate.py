@@ -123,7 +123,7 @@ class Told(Gate):
         self.modalities = ("T1",) * 3 + ("CT",) * 3
         self.like, self.ranges = like, []
 
-    def similarities(self, images):
+    def similarities(self, images, side=0):
         self.ranges.append((len(images), min(image.min() for image in images)))
         row = torch.tensor([0.8 if name == self.like else 0.3 for name in self.modalities])
         return row.expand(len(images), -1)
