@@ -11,7 +11,7 @@ import re
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.volume import Modality
 
-__all__ = ["named_weighting", "role_of", "weighting_by_parameters"]
+__all__ = ["facts_of_role", "named_weighting", "role_of", "weighting_by_parameters"]
 
 _FLAIR_MIN_TI_MS, _FLAIR_MIN_TE_MS = 1300.0, 60.0
 _STIR_MAX_TI_MS = 300.0
@@ -106,3 +106,17 @@ def role_of(facts: Acquisition | None) -> Modality:
     if facts.sequence == "T1":
         return Modality.T1CE if facts.contrast_agent else Modality.T1
     return Modality(facts.sequence) if facts.sequence in {"T2", "FLAIR", "PD"} else Modality.OTHER
+
+
+def facts_of_role(role: Modality | str) -> Acquisition:
+    """Return what the name of a role says about an acquisition: ``T1ce`` is T1 with a contrast agent, ``CT`` is CT.
+
+    Raises:
+        UsageError: ``MX-USE-010``, no such modality.
+    """
+    modality = Modality.parse(role)
+    if modality is Modality.T1CE:
+        return Acquisition(modality="MR", sequence="T1", contrast_agent=True)
+    if modality in (Modality.CT, Modality.CBCT, Modality.PET):
+        return Acquisition(modality=modality.value)  # type: ignore[arg-type]
+    return Acquisition(modality="MR", sequence=modality.value) if modality.is_mr else Acquisition()

@@ -26,11 +26,11 @@ from MedXlateCore.models.dclip import TEMPERATURE, Dclip
 from MedXlateCore.models.eva_i2i import known_domains
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.prompts.acquisition_text import describe
-from MedXlateCore.prompts.modalities import modality_of_facts
 from MedXlateCore.transforms.foreground import foreground_mask
 from MedXlateCore.transforms.planes import PLANES, centred, middle_part, plane_slice
 from MedXlateCore.transforms.spatial import GridSpec, SpatialPlan
 from MedXlateCore.volume import Modality, Volume
+from MedXlateCore.weighting import role_of
 
 __all__ = ["Gate", "Guess", "Looks", "RoleCheck", "can_judge", "role_check"]
 
@@ -119,7 +119,7 @@ class Gate:
         texts = [text for facts in self.kinds for text in _wordings(facts, wordings)]
         vectors = torch.cat([dclip.text_vectors(dclip.tokens(texts[n : n + 64])) for n in range(0, len(texts), 64)])
         self._texts = nn.functional.normalize(vectors.unflatten(0, (-1, wordings)).mean(dim=1), dim=1)
-        self.modalities = tuple(modality_of_facts(facts).value for facts in self.kinds)
+        self.modalities = tuple(role_of(facts).value for facts in self.kinds)
 
     @torch.no_grad()
     def similarities(self, images: Sequence[Float32Array], side: int = 0) -> Tensor:
@@ -230,8 +230,8 @@ def _side(volume: Volume, plan: SpatialPlan, model: LoadedModel) -> int:
     trained = model.card.training.get("slice_size")
     if trained:
         return max(trained)
-    extent_mm = (length * spacing for length, spacing in zip(volume.array.shape, volume.geometry.spacing_mm, strict=True))
-    return round(max(extent_mm) / min(plan.grid.spacing_mm))
+    extent_mm = np.array(volume.array.shape[:3]) * volume.geometry.spacing_mm
+    return round(float(extent_mm.max()) / min(plan.grid.spacing_mm))
 
 
 def _doubt(volume: Volume, role: Modality, looks: Looks) -> Warned:

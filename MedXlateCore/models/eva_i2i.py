@@ -50,8 +50,8 @@ from MedXlateCore.models.method import Method, Recipe, check_choices
 from MedXlateCore.models.registry import register_model
 from MedXlateCore.prompts.acquisition_text import describe, parse
 from MedXlateCore.prompts.domains import nearest_domain
-from MedXlateCore.prompts.modalities import facts_of_modality
 from MedXlateCore.prompts.tokens import END
+from MedXlateCore.weighting import facts_of_role
 
 __all__ = ["EvaConfig", "EvaI2I", "EvaNetwork", "TowardsVector", "known_domains"]
 
@@ -120,7 +120,7 @@ class EvaConfig:
 
 def known_domains(config: EvaConfig) -> Mapping[str, Acquisition]:
     """Return the facts of the domains that a network was trained on, by their sentences."""
-    return _facts_of(config.domains or tuple(describe(facts_of_modality(name)) for name in config.targets()))
+    return _facts_of(config.domains or tuple(describe(facts_of_role(name)) for name in config.targets()))
 
 
 @lru_cache(maxsize=8)
@@ -131,7 +131,7 @@ def _facts_of(sentences: tuple[str, ...]) -> dict[str, Acquisition]:
 def plain_facts(config: EvaConfig, modality: str, plane: Plane) -> Acquisition:
     """Return what a target named by its modality is: the nearest known domain's facts, in the slices' plane."""
     domains = known_domains(config)
-    wanted = facts_of_modality(modality).with_facts(plane=plane)
+    wanted = facts_of_role(modality).with_facts(plane=plane)
     return domains[nearest_domain(wanted, domains).name].with_facts(plane=plane)
 
 

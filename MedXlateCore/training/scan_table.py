@@ -16,10 +16,10 @@ from pathlib import Path
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import InputError, UsageError, Warned
 from MedXlateCore.prompts.acquisition_text import describe
-from MedXlateCore.prompts.modalities import modality_of_facts
 from MedXlateCore.training.config import DataTable, TrainingConfig
 from MedXlateCore.training.table import SPLITS, CaseRow, check_leakage, file_of_case, image_columns, read_csv
 from MedXlateCore.volume import Modality
+from MedXlateCore.weighting import role_of
 
 __all__ = ["ScanRow", "ScanTable", "domain_of", "read_scans", "told_scans"]
 
@@ -39,7 +39,7 @@ class ScanRow(CaseRow):
     @property
     def modalities(self) -> tuple[str, ...]:
         """Name of each scan's modality."""
-        return tuple(modality_of_facts(facts).value for facts in self.facts)
+        return tuple(role_of(facts).value for facts in self.facts)
 
 
 @dataclass(frozen=True)

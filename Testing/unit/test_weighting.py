@@ -6,7 +6,7 @@ import pytest
 
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.volume import Modality
-from MedXlateCore.weighting import named_weighting, role_of, weighting_by_parameters
+from MedXlateCore.weighting import facts_of_role, named_weighting, role_of, weighting_by_parameters
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,14 @@ def test_roles_follow_from_sequence_and_contrast_agent():
     assert role_of(Acquisition(modality="MR", sequence="FLAIR", contrast_agent=True)) is Modality.FLAIR
     assert role_of(Acquisition(modality="MR", sequence="ADC")) is Modality.OTHER
     assert role_of(Acquisition(modality="PET", sequence="FDG")) is Modality.PET
+
+
+def test_the_names_of_roles_are_facts():
+    assert facts_of_role("t1c") == Acquisition(modality="MR", sequence="T1", contrast_agent=True)
+    assert facts_of_role("CT") == Acquisition(modality="CT")
+    assert facts_of_role("FLAIR").sequence == "FLAIR"
+
+
+@pytest.mark.parametrize("role", [m for m in Modality if m is not Modality.LABEL])
+def test_a_role_survives_the_way_to_facts_and_back(role):
+    assert role_of(facts_of_role(role)) is role
