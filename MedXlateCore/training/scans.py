@@ -230,7 +230,7 @@ def _pair(case: ScanCase, channels: tuple[int, int], names: Sequence[str]) -> Sc
     )
 
 
-def slice_size(cases: Sequence[ScanCase], multiple: int) -> tuple[int, ...]:
+def slice_size(cases: Sequence[PreparedCase], multiple: int) -> tuple[int, ...]:
     """Return height and width that the slices of all cases and planes have room in, multiples of a number."""
     sizes = [size for case in cases for size in plane_sizes((case.shape[0], *case.size)).values()]
     return tuple(-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))

@@ -14,6 +14,8 @@ from MedXlateCore.inference.gate import SLICES, Gate, role_check
 from MedXlateCore.io import read_volume
 from MedXlateCore.models.eva_i2i import EvaNetwork, known_domains
 from MedXlateCore.models.package import LoadedModel
+from MedXlateCore.training.data import fit_to_size
+from MedXlateCore.training.scans import slice_size
 from MedXlateCore.transforms.planes import PLANES, plane_slice
 
 if TYPE_CHECKING:
@@ -35,15 +37,17 @@ def gate_of(model: LoadedModel) -> Gate:
 
 
 def slices_of(head: TestHead, scan: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield some slices of the middle of a scan in each plane: the plane, and the slice [H, W]."""
+    """Yield some slices of the middle of a scan in each plane, in the squares that training has: plane, slice."""
+    side = max(slice_size([head.case], 1))
     for (first, stop), plane in zip(head.case.parts, PLANES, strict=True):
         for index in np.linspace(first, stop - 1, SLICES).round().astype(int):
-            yield plane, plane_slice(head.stack(scan), plane, int(index))
+            yield plane, fit_to_size(plane_slice(head.stack(scan), plane, int(index)), (side, side))
 
 
 def classify(model: LoadedModel, heads: Sequence[TestHead]) -> list[dict[str, Any]]:
     """Return what each slice of each test scan is and what it looks like, under the normaliser of its own modality."""
-    gate, rows = gate_of(model), []
+    gate = gate_of(model)
+    rows: list[dict[str, Any]] = []
     for head in heads:
         for scan, facts in enumerate(head.case.facts):
             own = list(slices_of(head, scan))
@@ -69,10 +73,13 @@ def classify(model: LoadedModel, heads: Sequence[TestHead]) -> list[dict[str, An
 
 def swaps(model: LoadedModel, heads: Sequence[TestHead]) -> list[dict[str, Any]]:
     """Return what the gate says of every test volume declared as each of the roles, its own one among them."""
-    gate, rows = gate_of(model), []
+    gate = gate_of(model)
+    rows: list[dict[str, Any]] = []
     for head in heads:
         for scan, path in enumerate(head.case.row.images.values()):
             true = head.case.modalities[scan]
+            if true not in (*ROLES, "T1ce"):
+                continue
             volume = read_volume(path, true)
             for declared in dict.fromkeys((true, *ROLES)):
                 check = role_check(volume, declared, model, gate)
@@ -93,7 +100,8 @@ def swaps(model: LoadedModel, heads: Sequence[TestHead]) -> list[dict[str, Any]]
 
 def on_patients(model: LoadedModel, data: Path) -> list[dict[str, Any]]:
     """Return what patients' volumes, and templates made of many, look like."""
-    gate, rows = gate_of(model), []
+    gate = gate_of(model)
+    rows: list[dict[str, Any]] = []
     for group, case, true, path in _patients(data):
         try:
             looks = role_check(read_volume(path, true), true, model, gate)

@@ -3,7 +3,7 @@
     python Docs/results/eva-phantoms/run.py --work runs/eva-phantoms [--data ../shared/data]
 
 Needs the phantoms that ``make eva-phantoms`` writes first. One EVA-I2I learns from sentences (``eva.toml``), another
-from the numbers of the domains (``onehot.toml``), with the same minutes of translation. Trainings that are there are
+from the numbers of the domains (``onehot.toml``), with as many steps of translation. Trainings that are there are
 not repeated. Everything is measured on test heads that no training and no choice has seen, among them scans whose
 combination of parameters was held out of the training. Writes ``tables.md``, CSV files and pictures beside this file.
 """
@@ -14,7 +14,7 @@ import argparse
 import csv
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ HERE = Path(__file__).resolve().parent
 TRUE, DOMAIN, SCAN, ONEHOT, IDENTITY = METHODS = (
     "EVA-I2I, true facts", "EVA-I2I, nearest trained domain", "EVA-I2I, nearest trained scan", "one-hot", "identity",
 )  # fmt: skip
-SOURCES = 2  # scans of the head that each target is made from
 SHOWN = {"T1+contrast+fat_suppressed+1.5T": 1, "T2+fat_suppressed+te=90..110": 2}
 
 
@@ -57,22 +56,29 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = options.work / "phantoms" / "scans.csv"
-    for name in ("eva", "onehot"):
-        trained(options.work / name, HERE / f"{name}.toml", table, options.work / "cache")
+    words = ["--data", table, "--set", f"data.cache='{(options.work / 'cache').resolve()}'"]
+    trained(options.work / "eva", [HERE / "eva.toml", *words])
+    equal = f"training.steps={translation_steps(options.work / 'eva')}"
+    trained(options.work / "onehot", [HERE / "onehot.toml", *words, "--set", equal])
     study = Study(options.work, options.out)
     study.translate()
     study.write(options.data)
     return 0
 
 
-def trained(folder: Path, config: Path, table: Path, cache: Path) -> None:
+def trained(folder: Path, words: list[object]) -> None:
     """Train, unless that was done."""
     if not (folder / "done").exists():
-        words = [config, "--data", table, "--set", f"data.cache={cache.resolve()}"]
-        started = (folder / "config.toml").exists()
-        line = ["train", "--out", folder, *(["--resume"] if started else words)]
+        line = ["train", "--out", folder, *(["--resume"] if (folder / "config.toml").exists() else words)]
         subprocess.run([sys.executable, "-m", "MedXlateCore", *map(str, line)], check=True)
         (folder / "done").touch()
+
+
+def translation_steps(folder: Path) -> int:
+    """Return how many steps of a run trained the translation, to the ten steps of a row of its log."""
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["metric"] == "rec"]
+    return steps[-1] - steps[0] + 10
 
 
 @dataclass(frozen=True)
@@ -127,32 +133,37 @@ class Study:
         """Measure every method on every target of every test head, held out or not."""
         drawn: set[str] = set()
         for head in self.heads:
-            for target, rule in enumerate(head.rules):
-                for source in sources_of(head, target):
-                    made = self.made(head, source, target)
-                    told = {"case": head.case.row.case, "rule": rule, "target": head.case.modalities[target],
-                            "source": head.case.modalities[source]}  # fmt: skip
-                    for method, volume in made.items():
-                        figures = measure(head.stack(target), volume, head.inside)
-                        self.rows.append({**told, "method": method, **figures})
-                    if rule and rule not in drawn:
-                        drawn.add(rule)
-                        self.picture(head, target, made)
+            pairs = [(source, target) for target in range(len(head.rules)) for source in sources_of(head, target)]
+            codes: dict[int, list[torch.Tensor]] = {}
+            for source, target in sorted(pairs):
+                codes = codes if source in codes else {source: self.codes(head.stack(source))}
+                made = {**self.made(codes[source], head.case.facts[target]), IDENTITY: head.stack(source)}
+                rule, names = head.rules[target], head.case.modalities
+                told = {"case": head.case.row.case, "rule": rule, "target": names[target], "source": names[source]}
+                for method, volume in made.items():
+                    figures = measure(head.stack(target), volume, head.inside)
+                    self.rows.append({**told, "method": method, **figures})
+                if rule and rule not in drawn:
+                    drawn.add(rule)
+                    self.picture(head, target, made)
 
     @torch.no_grad()
-    def made(self, head: TestHead, source: int, target: int) -> dict[str, np.ndarray]:
+    def codes(self, stack: np.ndarray) -> list[torch.Tensor]:
+        """Return what each of the two structure encoders makes of slices [K, H, W]."""
+        images = torch.from_numpy(stack.copy())[:, None]
+        return [model.network(images, wanted="code") for model in (self.model, self.onehot)]
+
+    @torch.no_grad()
+    def made(self, codes: list[torch.Tensor], facts: Acquisition) -> dict[str, np.ndarray]:
         """Return what each method makes of a source for a target, [K, H, W]."""
-        facts = head.case.facts[target].with_facts(plane="axial")
         domains = known_domains(self.model.config)
         asked = {
             TRUE: facts,
             DOMAIN: domains[nearest_domain(facts, domains).name],
             SCAN: min(self.trained, key=lambda scan: sum(domain_distance(facts, scan).values())),
         }
-        images = torch.from_numpy(head.stack(source))[:, None]
-        result = dict(zip(asked, decoded(self.model, images, list(asked.values())), strict=True))
-        result[ONEHOT] = decoded(self.onehot, images, [facts])[0]
-        return {**result, IDENTITY: head.stack(source)}
+        made = {method: decoded(self.model, codes[0], wanted) for method, wanted in asked.items()}
+        return {**made, ONEHOT: decoded(self.onehot, codes[1], facts)}
 
     def picture(self, head: TestHead, target: int, made: Mapping[str, np.ndarray]) -> None:
         """Write a held-out target of a test head in an axial slice and its errors."""
@@ -188,23 +199,19 @@ class Study:
         (self.out / "tables.md").write_text(text, encoding="utf-8")
 
 
-def sources_of(head: TestHead, target: int) -> Iterator[int]:
-    """Yield the scans that a target is made from: the next trained ones of other modalities, in the table's order."""
-    count, found = len(head.rules), 0
-    for n in range(1, count):
-        source = (target + n) % count
-        other = head.case.modalities[source] != head.case.modalities[target]
-        if other and not head.rules[source] and found < SOURCES:
-            found += 1
-            yield source
+def sources_of(head: TestHead, target: int) -> list[int]:
+    """Return what a target is made from: the next trained scans of other modalities; two if it was held out."""
+    count, names = len(head.rules), head.case.modalities
+    following = [(target + n) % count for n in range(1, count)]
+    usable = [source for source in following if names[source] != names[target] and not head.rules[source]]
+    return usable[: 2 if head.rules[target] else 1]
 
 
-def decoded(model: LoadedModel, images: torch.Tensor, asked: list[Acquisition]) -> list[np.ndarray]:
-    """Return slices [K, H, W] in [-1, 1] for each of the targets; the sources are encoded once."""
+def decoded(model: LoadedModel, code: torch.Tensor, facts: Acquisition) -> np.ndarray:
+    """Return slices [K, H, W] in [-1, 1] for a target, from the source's code."""
     network: EvaNetwork = model.network  # type: ignore[assignment]
-    code = network(images, wanted="code")
-    vectors = [network.vectors(network.asked(facts.with_facts(plane="axial"))) for facts in asked]
-    return [network(code, vectors=vector, wanted="decoded")[:, 0].clamp(-1, 1).numpy() for vector in vectors]
+    vector = network.vectors(network.asked(facts.with_facts(plane="axial")))
+    return network(code, vectors=vector, wanted="decoded")[:, 0].clamp(-1, 1).numpy()
 
 
 def measure(reference: np.ndarray, made: np.ndarray, inside: np.ndarray) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def _facts(rows: Sequence[Row]) -> list[str]:
     for fact, name in FACTS.items():
         own = [row for row in rows if row["sequence"] != "CT"] if fact in ("fat_suppressed", "contrast_agent") else rows
         whole = _volumes(own, fact) if fact != "plane" else _volumes(own, fact, "plane")
-        lines.append(f"| {name} | {_share(own, lambda row, f=fact: row[f] == row[f'{f}_found'])} | {whole} |")
+        lines.append(f"| {name} | {_share(_told(own, fact))} | {whole} |")
     names = list(dict.fromkeys(sorted(row["sequence"] for row in rows)))
     lines += ["", "Rows: what the slices are; columns: what they look like, % of slices.", ""]
     for fact, values in (("sequence", names), ("plane", ("axial", "coronal", "sagittal"))):
@@ -91,14 +91,18 @@ def _volumes(rows: Sequence[Row], fact: str, *more: str) -> str:
     votes = []
     for own in groups.values():
         most = Counter(row[f"{fact}_found"] for row in own).most_common(1)[0][0]
-        votes.append({"case": own[0]["case"], "right": most == own[0][fact]})
-    return _share(votes, lambda row: row["right"])
+        votes.append((own[0]["case"], most == own[0][fact]))
+    return _share(votes)
 
 
-def _share(rows: Sequence[Row], right: Callable[[Row], bool]) -> str:
+def _told(rows: Sequence[Row], fact: str) -> list[tuple[str, bool]]:
+    """Return the head of each slice, and whether a fact of it was told right."""
+    return [(row["case"], row[fact] == row[f"{fact}_found"]) for row in rows]
+
+
+def _share(found: Sequence[tuple[str, bool]]) -> str:
     """Return the mean over heads of a share in percent, with its interval."""
-    shares = patient_means([100.0 * right(row) for row in rows], [row["case"] for row in rows])
-    return summarise(shares).as_text(1)
+    return summarise(patient_means([100.0 * yes for _, yes in found], [case for case, _ in found])).as_text(1)
 
 
 def _translation(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
@@ -137,8 +141,8 @@ def _roles(rows: Sequence[Row]) -> list[str]:
     right = [row for row in own if row["declared"] == row["true"]]
     ce = [row for row in rows if row["true"] == "T1ce"]
     lines = [
-        f"Caught: {_share(swapped, lambda row: row['warned'])} % of {len(swapped)} swapped roles.",
-        f"False alarms: {_share(right, lambda row: row['warned'])} % of {len(right)} right roles.",
+        f"Caught: {_share([(row['case'], row['warned']) for row in swapped])} % of {len(swapped)} swapped roles.",
+        f"False alarms: {_share([(row['case'], row['warned']) for row in right])} % of {len(right)} right roles.",
         "",
         f"| volume \\ declared as | {' | '.join(ROLES)} |",
         "|---|" + "---|" * len(ROLES),
