@@ -99,7 +99,7 @@ class Acquisition:
 
     def known(self) -> dict[str, Any]:
         """Return the facts that are known, by name, in the order of the attributes."""
-        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) not in (None, ())}
+        return {name: value for name in _NAMES if (value := getattr(self, name)) is not None and value != ()}
 
     def with_facts(self, **facts: Any) -> Acquisition:
         """Return the acquisition with some facts changed."""
@@ -119,6 +119,9 @@ class Acquisition:
                 type), ``MX-USE-200``.
         """
         return read_dataclass(cls, facts, where)
+
+
+_NAMES = tuple(field.name for field in fields(Acquisition))  # asked for once: sentences ask for facts very often
 
 
 def _refused(name: str, value: object, expected: str) -> UsageError:

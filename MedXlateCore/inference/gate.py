@@ -28,7 +28,7 @@ from MedXlateCore.models.eva_i2i import known_domains
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.prompts.acquisition_text import describe
 from MedXlateCore.transforms.foreground import foreground_mask
-from MedXlateCore.transforms.planes import PLANES, middle_part, plane_slice
+from MedXlateCore.transforms.planes import PLANES, centred, middle_part, plane_slice
 from MedXlateCore.transforms.spatial import GridSpec, SpatialPlan
 from MedXlateCore.volume import Modality, Volume
 from MedXlateCore.weighting import role_of
@@ -40,7 +40,7 @@ Float32Array = NDArray[np.float32]
 
 WORDINGS = 4  # sentences a kind of image, their vectors averaged
 SLICES = 5  # a plane
-SURE = 0.8  # a role is doubted from this probability of another one on
+SURE = 0.8  # a role is doubted from this probability of all others together on
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class RoleCheck:
         declared: its role.
         looks: what it looks like.
         known: True if the model knows images of the declared role.
-        agrees: False if another role is likely (``SURE``) and the declared one is known.
+        agrees: False if the declared role is known and the others together are likely (``SURE``). Together, because
+            what may be T1 or T1ce is no T2.
         warnings: ``MX-IMG-040`` if it does not agree.
     """
 
@@ -122,18 +123,17 @@ class Gate:
         self.modalities = tuple(role_of(facts).value for facts in self.kinds)
 
     @torch.no_grad()
-    def similarities(self, images: Sequence[Float32Array]) -> Tensor:
+    def similarities(self, images: Sequence[Float32Array], side: int = 0) -> Tensor:
         """Return the cosines [N, kinds] of slices with every kind of image.
 
         Args:
-            images: slices [H, W] in [-1, 1], of any sizes.
+            images: slices [H, W] in [-1, 1], of any sizes. All are put into the middle of a black square, as in
+                training.
+            side: of the square, at least; it is never shorter than the longest side of any slice.
         """
-        device = next(self._dclip.parameters()).device
-        vectors = [
-            self._dclip.image_vectors(torch.from_numpy(np.array(image, np.float32)).to(device)[None, None])
-            for image in images
-        ]
-        return (torch.cat(vectors) @ self._texts.to(device).T).cpu()
+        framed, device = torch.from_numpy(_framed(images, side)), next(self._dclip.parameters()).device
+        parts = [self._dclip.image_vectors(part.to(device)) for part in framed.split(SLICES * len(PLANES))]
+        return (torch.cat(parts) @ self._texts.to(device).T).cpu()
 
     def classify(self, images: Sequence[Float32Array], planes: Sequence[Plane] | None = None) -> Looks:
         """Return what slices of one image look like.
@@ -192,7 +192,7 @@ def role_check(volume: Volume, declared: Modality | str, model: LoadedModel, gat
     similarities, planes = _looked_at(volume, role, model, judge)
     looks = judge.told(similarities, planes)
     known = role.value in judge.modalities
-    agrees = not known or looks.modality.value == role.value or looks.modality.probability < SURE
+    agrees = not known or looks.modality.probabilities[role.value] > 1 - SURE
     return RoleCheck(role.value, looks, known, agrees, () if agrees else (_doubt(volume, role, looks),))
 
 
@@ -229,6 +229,7 @@ def _looked_at(volume: Volume, role: Modality, model: LoadedModel, gate: Gate) -
         for part in (middle_part(foreground, plane),)
         for n in range(SLICES)
     ]
+    side = _side(volume, plan, model)
     result = torch.full((len(places), len(gate.kinds)), -1.0)
     by_normaliser: dict[str, list[int]] = {}
     for n, name in enumerate(gate.modalities):
@@ -238,8 +239,20 @@ def _looked_at(volume: Volume, role: Modality, model: LoadedModel, gate: Gate) -
         name = Modality(gate.modalities[kinds[0]])
         stack = slice_stack(normalise(array, name, model.card.normalisers, where=volume.name)[0])
         slices = [plane_slice(stack, plane, index) for plane, index in places]
-        result[:, kinds] = gate.similarities(slices)[:, kinds]
+        result[:, kinds] = gate.similarities(slices, side)[:, kinds]
     return result, [plane for plane, _ in places]
+
+
+def _side(volume: Volume, plan: SpatialPlan, model: LoadedModel) -> int:
+    """Return the side of the squares that the model was trained on; else of one with room for the whole volume.
+
+    A closely cropped slice looks larger than in training, by which planes and sequences are mistaken.
+    """
+    trained = model.card.training.get("slice_size")
+    if trained:
+        return max(trained)
+    extent_mm = np.array(volume.array.shape[:3]) * volume.geometry.spacing_mm
+    return round(float(extent_mm.max()) / min(plan.grid.spacing_mm))
 
 
 def _doubt(volume: Volume, role: Modality, looks: Looks) -> Warned:
@@ -250,6 +263,15 @@ def _doubt(volume: Volume, role: Modality, looks: Looks) -> Warned:
         volume.name,
         "check that this is the right file for this role; the result is made from what was declared",
     )
+
+
+def _framed(images: Sequence[Float32Array], side: int) -> Float32Array:
+    """Return slices of any sizes in the middle of black squares, [N, 1, side, side]."""
+    side = max(side, *(length for image in images for length in image.shape))
+    framed = np.full((len(images), 1, side, side), -1.0, dtype=np.float32)
+    for square, image in zip(framed[:, 0], images, strict=True):
+        square[centred(image.shape, square.shape)] = image
+    return framed
 
 
 def _wordings(facts: Acquisition, count: int) -> list[str]:

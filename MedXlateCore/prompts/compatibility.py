@@ -28,17 +28,13 @@ def compatible(text: str, case: Acquisition) -> bool:
         text: sentences of ``describe``; a text with any other sentence fits nothing.
         case: the image's facts, its plane included.
     """
-    told = _told(text)
-    if told is None:
-        return False
-    expected, mandatory = _expected(case)
-    said = {kind.name for kind, _ in told}
-    return mandatory <= said and all(_is_variant(kind, facts, expected[kind.name]) for kind, facts in told)
+    return _fits(_told(text), *_expected(case))
 
 
 def compatible_pairs(texts: Sequence[str], cases: Sequence[Acquisition]) -> NDArray[np.bool_]:
     """Return ``M[i, j]``: text i fits image j; bool [len(texts), len(cases)]."""
-    pairs = [[compatible(text, case) for case in cases] for text in texts]
+    expected = [_expected(case) for case in cases]
+    pairs = [[_fits(told, *facts) for facts in expected] for told in map(_told, texts)]
     return np.array(pairs, dtype=np.bool_).reshape(len(texts), len(cases))
 
 
@@ -62,6 +58,17 @@ def _expected(case: Acquisition) -> tuple[dict[str, dict[str, Any]], frozenset[s
     return {kind.name: kind.known(facts) for kind in KINDS}, frozenset(
         kind.name for kind in KINDS if kind.is_mandatory(facts)
     )
+
+
+def _fits(
+    told: tuple[tuple[SentenceKind, Mapping[str, Any]], ...] | None,
+    expected: Mapping[str, Mapping[str, Any]],
+    mandatory: frozenset[str],
+) -> bool:
+    if told is None:
+        return False
+    said = {kind.name for kind, _ in told}
+    return mandatory <= said and all(_is_variant(kind, facts, expected[kind.name]) for kind, facts in told)
 
 
 def _is_variant(kind: SentenceKind, told: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:

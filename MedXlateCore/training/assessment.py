@@ -25,7 +25,7 @@ from MedXlateCore.training.cache import PreparedCase
 from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.data import SliceData, TrainingData, mean_image, output_scale
 from MedXlateCore.training.preview import write_preview
-from MedXlateCore.training.scans import ScanPair
+from MedXlateCore.training.scans import ScanPair, slice_size
 from MedXlateCore.training.validation import Figures, Predictor, ValidationResult, baselines, validate_case
 
 __all__ = ["Assessment", "make_card"]
@@ -135,6 +135,7 @@ def make_card(
     """
     package, directions = config.package, config.directions
     sources, targets = modalities_of(directions)
+    multiple = method.size_multiple(config.architecture())
     several = tuple(map(str, directions)) if len(directions) > 1 else ()
     scales = [
         output_scale([case for case in data.train if case.direction == n], direction.sources[0], direction.target)
@@ -161,6 +162,7 @@ def make_card(
             "steps_planned": total_steps,
             "preset": config.model.preset,
             "unpaired": method.unpaired,
+            **({"slice_size": list(slice_size(data.scans, multiple))} if data.scans else {}),
             "recipe": to_mapping(config.recipe_config()),
             "settings": to_mapping(config.training),
             "configuration_sha256": config.identity(),

@@ -32,6 +32,7 @@ from MedXlateCore.models.method import Batch
 from MedXlateCore.training.cache import PreparedCase, open_case
 from MedXlateCore.training.config import TrainingConfig
 from MedXlateCore.training.table import CaseRow, check_leakage, read_table
+from MedXlateCore.transforms.planes import centred
 from MedXlateCore.volume import Modality
 
 __all__ = [
@@ -258,12 +259,6 @@ class SliceData(Examples):
         """Return the case of a slice, and its position there."""
         n, k = self._index[number]
         return self.cases[n], k
-
-
-def centred(size: Sequence[int], within: Sequence[int]) -> tuple[slice, ...]:
-    """Return where an image or volume of ``size`` lies in the middle of a larger one."""
-    starts = [(outer - inner) // 2 for inner, outer in zip(size, within, strict=True)]
-    return tuple(slice(start, start + inner) for start, inner in zip(starts, size, strict=True))
 
 
 def fit_to_size(image: Float32Array, size: Sequence[int]) -> Float32Array:

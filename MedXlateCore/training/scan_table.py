@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from MedXlateCore.acquisition import Acquisition
@@ -53,6 +54,7 @@ class ScanTable:
         return tuple(row for row in self.rows if row.split == name)
 
 
+@lru_cache(maxsize=4096)
 def domain_of(facts: Acquisition) -> str:
     """Return the domain of an image: what must be said of it, the plane apart."""
     return describe(replace(facts, plane=None), optional="none")

@@ -39,15 +39,15 @@ from MedXlateCore.training.cache import (
     stored_entry,
 )
 from MedXlateCore.training.config import TrainingConfig
-from MedXlateCore.training.data import TrainingData, centred, named_warning
+from MedXlateCore.training.data import TrainingData, named_warning
 from MedXlateCore.training.scan_table import ScanRow, domain_of, read_scans
 from MedXlateCore.training.table import check_leakage
 from MedXlateCore.transforms.foreground import foreground_mask
 from MedXlateCore.transforms.intensity import FittedNormaliser
-from MedXlateCore.transforms.planes import PLANES, middle_part, plane_sizes, plane_slice
+from MedXlateCore.transforms.planes import PLANES, centred, middle_part, plane_sizes, plane_slice
 from MedXlateCore.volume import Geometry
 
-__all__ = ["Place", "ScanCase", "ScanData", "ScanPair", "open_scans", "prepare_scans"]
+__all__ = ["Place", "ScanCase", "ScanData", "ScanPair", "open_scans", "prepare_scans", "slice_size"]
 
 _MASKS = 3  # oedema, core, foreground of all; each scan's own foreground follows
 
@@ -230,6 +230,12 @@ def _pair(case: ScanCase, channels: tuple[int, int], names: Sequence[str]) -> Sc
     )
 
 
+def slice_size(cases: Sequence[PreparedCase], multiple: int) -> tuple[int, ...]:
+    """Return height and width that the slices of all cases and planes have room in, multiples of a number."""
+    sizes = [size for case in cases for size in plane_sizes((case.shape[0], *case.size)).values()]
+    return tuple(-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
+
+
 @dataclass(frozen=True)
 class Place:
     """A slice of one scan: case, scan, plane and position."""
@@ -268,11 +274,11 @@ class ScanData:
                 expected="slices with foreground",
                 fix="check the volumes",
             )
-        sizes = [size for case in self.cases for size in plane_sizes((case.shape[0], *case.size)).values()]
-        self.size = tuple(-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
+        self.size = slice_size(self.cases, multiple)
         architecture = config.architecture()
         self._known = known_domains(architecture)
         self._numbers = {name: n for n, name in enumerate(self._known)}
+        self._atlases: dict[str | None, str] = {}
         self._context = architecture.dclip.context
         self._dropout = config.recipe_config().prompt_dropout
 
@@ -297,12 +303,13 @@ class ScanData:
         """
         images = np.full((len(places), 1, *self.size), -1.0, dtype=np.float32)
         masks = np.zeros((len(places), 1, *self.size), dtype=np.float32)
+        mapped = {n: (self.cases[n].images, self.cases[n].masks) for n in {place.case for place in places}}
         for n, (place, mirror) in enumerate(zip(places, mirrored, strict=True)):
-            case = self.cases[place.case]
-            found = plane_slice(case.images[:, place.scan], place.plane, place.index)
+            stack, inside = mapped[place.case]
+            found = plane_slice(stack[:, place.scan], place.plane, place.index)
             where = centred(found.shape, self.size)
             images[n, 0][where] = found
-            masks[n, 0][where] = plane_slice(case.masks[:, _MASKS + place.scan], place.plane, place.index)
+            masks[n, 0][where] = plane_slice(inside[:, _MASKS + place.scan], place.plane, place.index)
             if mirror and place.plane != "sagittal":
                 images[n], masks[n] = images[n, ..., ::-1].copy(), masks[n, ..., ::-1].copy()
         facts = [self.cases[place.case].facts[place.scan].with_facts(plane=place.plane) for place in places]
@@ -333,8 +340,10 @@ class ScanData:
 
     def _atlas(self, facts: Acquisition) -> str:
         """Return the domain nearest to a plain T1-weighted image of the organ."""
-        plain = Acquisition(modality="MR", sequence="T1", organ=facts.organ, contrast_agent=False)
-        return nearest_domain(plain, self._known).name
+        if facts.organ not in self._atlases:
+            plain = Acquisition(modality="MR", sequence="T1", organ=facts.organ, contrast_agent=False)
+            self._atlases[facts.organ] = nearest_domain(plain, self._known).name
+        return self._atlases[facts.organ]
 
     def _drawn(self, count: int, rng: np.random.Generator) -> list[int]:
         """Return the patients of a batch: none twice before all had their turn."""

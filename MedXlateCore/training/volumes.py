@@ -10,7 +10,8 @@ import torch
 from MedXlateCore.errors import InputError
 from MedXlateCore.models.method import Batch
 from MedXlateCore.training.cache import PreparedCase
-from MedXlateCore.training.data import Examples, centred, used_slices
+from MedXlateCore.training.data import Examples, used_slices
+from MedXlateCore.transforms.planes import centred
 
 __all__ = ["VolumeData"]
 

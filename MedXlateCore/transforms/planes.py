@@ -5,6 +5,7 @@ Axial slices are [H, W]; coronal ones [K, W] and sagittal ones [K, H] have the h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from MedXlateCore.acquisition import Plane
 
-__all__ = ["PLANES", "middle_part", "plane_sizes", "plane_slice"]
+__all__ = ["PLANES", "centred", "middle_part", "plane_sizes", "plane_slice"]
 
 PLANES: tuple[Plane, ...] = get_args(Plane)
 _AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
@@ -45,3 +46,9 @@ def middle_part(foreground: NDArray[np.bool_], plane: Plane, low: float = 0.2, h
         return range(0)
     first, last = int(occupied[0]), int(occupied[-1])
     return range(first + round(low * (last - first)), first + round(high * (last - first)) + 1)
+
+
+def centred(size: Sequence[int], within: Sequence[int]) -> tuple[slice, ...]:
+    """Return where an image or volume of ``size`` lies in the middle of a larger one."""
+    starts = [(outer - inner) // 2 for inner, outer in zip(size, within, strict=True)]
+    return tuple(slice(start, start + inner) for start, inner in zip(starts, size, strict=True))

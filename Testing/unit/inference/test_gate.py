@@ -81,6 +81,14 @@ def test_slices_of_any_size_are_compared(gate):
     assert gate.classify([np.zeros((30, 41), np.float32)]).plane.value in PLANES
 
 
+def test_slices_are_seen_in_the_middle_of_a_black_square_of_the_side_asked_for(gate):
+    image = np.random.default_rng(0).uniform(-1, 1, (20, 16)).astype(np.float32)
+    square = np.full((40, 40), -1.0, np.float32)
+    square[10:30, 12:28] = image
+    assert torch.allclose(gate.similarities([image], side=40), gate.similarities([square]), atol=1e-6)
+    assert not torch.allclose(gate.similarities([image], side=40), gate.similarities([image]), atol=1e-3)
+
+
 @pytest.fixture
 def model():
     torch.manual_seed(0)
@@ -125,7 +133,7 @@ class Told(Gate):
         self.modalities = ("T1",) * 3 + ("CT",) * 3
         self.like, self.ranges = like, []
 
-    def similarities(self, images):
+    def similarities(self, images, side=0):
         self.ranges.append((len(images), min(image.min() for image in images)))
         row = torch.tensor([0.8 if name == self.like else 0.3 for name in self.modalities])
         return row.expand(len(images), -1)
@@ -144,6 +152,38 @@ def test_the_declared_role_is_no_warning_and_an_unknown_one_neither(model):
     assert role_check(head(), "T1", model, Told("T1")).warnings == ()
     check = role_check(head(), "T2", model, Told("CT"))
     assert (check.known, check.agrees, check.warnings) == (False, True, ())
+
+
+def test_a_role_is_doubted_although_two_others_share_what_is_likely(model):
+    class Undecided(Told):
+        def __init__(self):
+            super().__init__("T1")
+            self.modalities = ("T1",) * 3 + ("CT",) * 3 + ("T1ce",) * 3
+            self.kinds += tuple(T1CE.with_facts(plane=plane) for plane in PLANES)
+
+        def similarities(self, images, side=0):
+            row = torch.tensor([0.3 if name == "CT" else 0.8 for name in self.modalities])
+            return row.expand(len(images), -1)
+
+    model.card.normalisers["T1ce"] = {"kind": "percentile"}
+    check = role_check(head(), "CT", model, Undecided())
+    assert check.looks.modality.probability < SURE
+    assert not check.agrees
+    assert role_check(head(), "T1", model, Undecided()).agrees
+
+
+def test_squares_are_those_of_the_training_or_hold_the_whole_volume(model):
+    class Sides(Told):
+        def similarities(self, images, side=0):
+            self.side = side
+            return super().similarities(images)
+
+    gate = Sides("T1")
+    role_check(head(), "T1", model, gate)
+    assert gate.side == 24  # 48 mm at 2 mm
+    model.card.training["slice_size"] = [60, 52]
+    role_check(head(), "T1", model, gate)
+    assert gate.side == 60
 
 
 def test_every_kind_is_seen_under_its_own_normaliser(model):
