@@ -11,7 +11,7 @@ import pytest
 
 __all__ = ["sampled"]
 
-EVERY_TIME = {"tlp", "medprompt", "aldm", "eva_i2i", "unet", "pix2pix3d", "stargan_v2"}
+EVERY_TIME = {"tlp", "medprompt", "aldm", "eva_i2i", "unet", "pix2pix3d"}
 
 
 def sampled(names: Iterable[str]) -> list[object]:

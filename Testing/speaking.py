@@ -30,6 +30,8 @@ def save_speaking_package(folder: Path) -> Path:
     config = replace(get_preset(method, "tiny"), directions=directions, domains=DOMAINS, layer_scale=1.0)
     torch.manual_seed(SEED)
     network = method.build(config)
+    with torch.no_grad():
+        network.decoder.output.bias += 1.0  # untrained images are black otherwise, whatever they are told
     percentile = {"kind": "percentile", "lower": 0.1, "upper": 99.9, "clip": True}
     window = {"kind": "window", "low": -1000.0, "high": 1500.0}
     relative = {"kind": "relative", "low": 0.0, "high": 0.8}

@@ -206,7 +206,7 @@ def let_rivals_run(warm: WarmProcess, patients: Patients, folder: Path, rounds: 
         assert turn % 2 or statuses == [0] * N_RIVALS
         winners.add(winner)
     print(dict(outcomes), f"{len(winners)} different winners")
-    assert outcomes["locked"] > 0
+    assert outcomes["locked"] > 0 or rounds < N_RIVALS  # in a few rounds they may all come one after the other
     assert outcomes["written"] >= rounds
 
 

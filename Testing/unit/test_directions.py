@@ -15,10 +15,15 @@ def test_spellings_are_welcome(text):
     assert str(direction) == "T1,T2->T1ce"
 
 
-@pytest.mark.parametrize("text", ["", "T1", "->T2", "T1->", "T1->T2->CT", "T1->T1", "T1,T1->T2", "T1,->T2"])
+@pytest.mark.parametrize("text", ["", "T1", "->T2", "T1->", "T1->T2->CT", "T1,T2->T1", "T1,T1->T2", "T1,->T2"])
 def test_other_texts_are_refused(text):
     with pytest.raises(UsageError, match="MX-USE-050"):
         parse_direction(text, "[data] directions")
+
+
+def test_a_modality_may_lead_to_itself_alone():
+    assert parse_direction("T1->T1").is_reconstruction
+    assert not parse_direction("T1->T2").is_reconstruction
 
 
 def test_an_unknown_modality_is_refused():
