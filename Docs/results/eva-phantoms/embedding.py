@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from judging import slices_of
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
+from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.models.dclip import Dclip, tokens_of
 from MedXlateCore.models.eva_i2i import EvaNetwork, known_domains
 from MedXlateCore.models.package import LoadedModel
@@ -21,7 +22,7 @@ from MedXlateCore.prompts.domains import nearest_domain
 if TYPE_CHECKING:
     from run import TestHead
 
-__all__ = ["embeddings", "tsne"]
+__all__ = ["embeddings", "nuances", "tsne"]
 
 PERPLEXITY, ITERATIONS, NEIGHBOURS = 25.0, 600, 10
 COLOURS = {"T1": "#1b4f8a", "T2": "#b3361b", "FLAIR": "#2d7a3e", "PD": "#7a4fa3", "CT": "#444444"}
@@ -57,6 +58,34 @@ def embeddings(model: LoadedModel, heads: Sequence[TestHead]) -> tuple[list[dict
     purity = [{"space": name, **_purity(vectors, labels)} for name, vectors in spaces.items()]
     charts = {name: tsne(vectors.astype(np.float64)) for name, vectors in spaces.items()}
     return purity, _svg(charts, labels)
+
+
+@torch.no_grad()
+def nuances(model: LoadedModel) -> list[dict[str, object]]:
+    """Return how alike the vectors of two sentences are that differ in one thing, by their cosine."""
+    network: EvaNetwork = model.network  # type: ignore[assignment]
+    common: dict[str, Any] = {"modality": "MR", "organ": "brain", "field_strength_t": 1.5, "plane": "axial"}
+    spin = {"scanning_sequence": ("SE",), "flip_angle_deg": 90.0, "scan_options": ("FS",)}
+    gradient = {"scanning_sequence": ("GR",), "sequence_variant": ("SP",), "flip_angle_deg": 20.0}
+    short, fast = ({"echo_time_ms": te, "repetition_time_ms": tr} for te, tr in ((12.0, 500.0), (3.0, 10.0)))
+    t2 = Acquisition(
+        **common, **spin, sequence="T2", contrast_agent=False, echo_time_ms=75.0, repetition_time_ms=4000.0
+    )
+    t1 = Acquisition(**common, **spin, **short, sequence="T1", contrast_agent=True)
+    pairs = {
+        "T2: echo time 75 or 125 ms": (t2, t2.with_facts(echo_time_ms=125.0)),
+        "T2: 1.5 or 3 T": (t2, t2.with_facts(field_strength_t=3.0)),
+        "T1: spin or gradient echo": (t1, t1.with_facts(**gradient, **fast)),
+        "T1: with or without contrast agent": (t1, t1.with_facts(contrast_agent=False)),
+        "T1: with or without fat suppression": (t1, t1.with_facts(scan_options=())),
+        "T1 or T2": (t1, t2),
+        "T2: axial or coronal": (t2, t2.with_facts(plane="coronal")),
+    }
+    rows: list[dict[str, object]] = []
+    for name, pair in pairs.items():
+        first, second = (network.vectors(network.asked(facts))[0] for facts in pair)
+        rows.append({"difference": name, "cosine": float(torch.cosine_similarity(first, second, dim=0))})
+    return rows
 
 
 def _purity(vectors: Array, labels: Sequence[tuple[str, str]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from embedding import embeddings
+from embedding import embeddings, nuances
 from judging import classify, on_patients, swaps
 from writing import tables, write_csv
 
@@ -29,6 +29,7 @@ from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.inference.prepare import unstack
 from MedXlateCore.metrics.image import mean_squared_error, peak_signal_to_noise, ssim_map
 from MedXlateCore.metrics.pictures import Tile, slice_panel, stack_panels
+from MedXlateCore.metrics.plots import curves_svg
 from MedXlateCore.metrics.protocols import get_protocol
 from MedXlateCore.models.eva_i2i import EvaNetwork, known_domains
 from MedXlateCore.models.package import LoadedModel, load_package
@@ -73,11 +74,16 @@ def trained(folder: Path, words: list[object]) -> None:
         (folder / "done").touch()
 
 
+def errors(folder: Path) -> list[tuple[float, float]]:
+    """Return a run's training error of the images made, by steps of translation; means over ten steps."""
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(int(row["step"]), float(row["value"])) for row in csv.DictReader(file) if row["metric"] == "rec"]
+    return [(step - rows[0][0] + 10, error) for step, error in rows]
+
+
 def translation_steps(folder: Path) -> int:
     """Return how many steps of a run trained the translation, to the ten steps of a row of its log."""
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        steps = [int(row["step"]) for row in csv.DictReader(file) if row["metric"] == "rec"]
-    return steps[-1] - steps[0] + 10
+    return int(errors(folder)[-1][0])
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class Study:
         self.heads = test_heads(self.config, work / "cache")
         self.trained = [facts for row in read_scans(self.config.data).split("train") for facts in row.facts]
         self.rows: list[dict[str, Any]] = []
+        self.curves = {name: errors(work / name) for name in ("eva", "onehot")}
 
     def translate(self) -> None:
         """Measure every method on every target of every test head, held out or not."""
@@ -192,7 +199,10 @@ class Study:
             if rows:
                 write_csv(self.out / f"{name}.csv", rows)
         (self.out / "embedding.svg").write_text(chart, encoding="utf-8")
-        text = tables(self.rows, METHODS, slices, roles, real, purity)
+        chart = curves_svg(self.curves, "steps of translation", "error of three images, summed")
+        standing_alone = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        (self.out / "training.svg").write_text(standing_alone, encoding="utf-8")
+        text = tables(self.rows, METHODS, slices, roles, real, purity, nuances(self.model))
         (self.out / "tables.md").write_text(text, encoding="utf-8")
 
 

@@ -38,6 +38,7 @@ def tables(
     roles: Sequence[Row],
     real: Sequence[Row],
     purity: Sequence[Row],
+    told: Sequence[Row],
 ) -> str:
     """Return all tables in Markdown.
 
@@ -48,6 +49,7 @@ def tables(
         roles: what the gate says of declared roles.
         real: what patients' volumes look like.
         purity: of neighbourhoods in each space of vectors.
+        told: cosines of sentences that differ in one thing.
     """
     text = ["## What a slice shows", "", *_facts(facts), "", "## Translation to held-out combinations", ""]
     rules = list(dict.fromkeys(row["rule"] for row in made if row["rule"]))
@@ -58,7 +60,19 @@ def tables(
     text += ["### all", "", *_translation(known, methods), ""]
     for target in dict.fromkeys(row["target"] for row in known):
         text += [f"### to {target}", "", *_translation([r for r in known if r["target"] == target], methods), ""]
-    text += ["## Neighbours in the spaces of vectors", "", *_purity(purity), "", "## Swapped roles", "", *_roles(roles)]
+    text += [
+        "## Neighbours in the spaces of vectors",
+        "",
+        *_purity(purity),
+        "",
+        "### Sentences that differ in one thing",
+        "",
+        *_cosines(told),
+        "",
+        "## Swapped roles",
+        "",
+        *_roles(roles),
+    ]
     if real:
         text += ["", "## Real volumes", "", *_real(real)]
     return "\n".join([*text, ""])
@@ -132,6 +146,11 @@ def _translation(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
 def _purity(rows: Sequence[Row]) -> list[str]:
     lines = ["| space | neighbours of the same sequence, % | of the same plane, % |", "|---|---|---|"]
     return lines + [f"| {r['space']} | {100 * r['sequence']:.1f} | {100 * r['plane']:.1f} |" for r in rows]
+
+
+def _cosines(rows: Sequence[Row]) -> list[str]:
+    lines = ["| difference | cosine of the two vectors |", "|---|---|"]
+    return lines + [f"| {row['difference']} | {row['cosine']:.3f} |" for row in rows]
 
 
 def _roles(rows: Sequence[Row]) -> list[str]:
