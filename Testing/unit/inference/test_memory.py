@@ -62,15 +62,6 @@ def test_the_estimate_is_within_a_factor_of_what_is_measured(name, batch):
     config, depth, plane = method.presets["tiny"], 32 if method.volumetric else None, 96 if method.volumetric else 192
     heap = {} if name in AS_IT_IS else HEAP
     done = child("-c", MEASURE, name, "tiny", str(batch), *([str(depth)] if depth else []), *[str(plane)] * 2, **heap)
-        "-c",
-        MEASURE,
-        name,
-        "tiny",
-        str(batch),
-        *([str(depth)] if depth else []),
-        *[str(plane)] * 2,
-        **({} if name in AS_IT_IS else HEAP),
-    )
     assert done.returncode == 0, done.stderr
     channels = method.n_sources(config) * method.context_slices(config)
     estimate = estimate_memory(method.build(config), channels, plane, plane, batch, depth=depth)
