@@ -16,11 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	$$p -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-<<<<<<< HEAD
-.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter real-t1ce real-comparison eva-phantoms clean
-=======
-.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter medprompt-phantoms aldm-phantoms real-t1ce real-comparison clean
->>>>>>> eva
+.PHONY: help setup system-packages test-libraries demo test test-slow fuzz lint format bench bench-gpu starter \
+	medprompt-phantoms aldm-phantoms eva-phantoms real-t1ce real-comparison clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -104,20 +101,18 @@ medprompt-phantoms: $(STAMP)
 		--modalities T1,T2,FLAIR,CT,PET --splits 56,4,12 --vary-acquisition --jobs 2 --overwrite
 	OMP_NUM_THREADS=1 $(BIN)/medxlate experiment Docs/results/medprompt-phantoms/experiment.toml --out runs/medprompt-phantoms/out
 
-<<<<<<< HEAD
 # the tables of Docs/results/eva-phantoms: a target told in words; about an hour and a half on one core
 eva-phantoms: $(STAMP)
 	test -f runs/eva-phantoms/phantoms/scans.csv || $(BIN)/medxlate phantom --out runs/eva-phantoms/phantoms --cases 76 \
 		--seed 4000 --size 96 112 40 --splits 56,4,16 --scans 8 --with-ct --jobs 2 --overwrite \
 		--hold-out T1+contrast+fat_suppressed+1.5T --hold-out T2+fat_suppressed+te=90..110
 	OMP_NUM_THREADS=1 $(BIN)/python Docs/results/eva-phantoms/run.py --work runs/eva-phantoms --data ../shared/data
-=======
-# the tables of Docs/results/aldm-phantoms: ALDM in three stages, U-Nets with as much time; a good hour on two cores
+
+# the tables of Docs/results/aldm-phantoms: ALDM in three stages, a U-Net beside it; a good hour on one core
 aldm-phantoms: $(STAMP)
 	$(BIN)/medxlate phantom --out runs/aldm-phantoms/phantoms --cases 64 --seed 3000 --size 80 96 40 \
 		--modalities T1,T2,FLAIR --splits 48,4,12 --vary-acquisition --jobs 2 --overwrite
 	OMP_NUM_THREADS=1 $(BIN)/python Docs/results/aldm-phantoms/run.py --work runs/aldm-phantoms
->>>>>>> eva
 
 # the table of Docs/results/real-t1ce, where the real volumes lie beside the checkout
 real-t1ce: $(STAMP)
