@@ -183,6 +183,7 @@ def scan_file(path: Path) -> Found:
 
 def _files(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
+        """Say which folder cannot be read."""
         raise unreadable(Path(error.filename or folder), error) from error
 
     count = 0

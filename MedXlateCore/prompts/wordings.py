@@ -59,6 +59,7 @@ class SentenceKind:
         """Return the sentence with a capital letter and a full stop; ``choose`` picks wording and names."""
 
         def told(piece: re.Match[str]) -> str:
+            """Return a part of the sentence, or nothing where one of its facts is not known."""
             part = piece[1] if piece[1] is not None else piece[2]
             if any(name not in facts for name in _PLACE.findall(part)):
                 return ""
