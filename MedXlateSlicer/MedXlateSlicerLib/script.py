@@ -57,14 +57,7 @@ def translate_nodes(
         MedXlateError: as the run itself.
     """
     by_role = {Modality.parse(role).value: node for role, node in sources.items()}
-    if target and target_text:
-        raise UsageError(
-            "MX-USE-207",
-            f"the target is given as {target} and in words",
-            expected="a modality or a text",
-            where="target",
-            fix="leave one of them out",
-        )
+    _check_once(target, target_text)
     wanted = "" if target_text else Modality.parse(target).value
     choice = _told(target_text, tuple(by_role), model) if target_text else _choice(wanted, tuple(by_role), model)
     uses = full_uses(segmentation, {}) if uses is None else uses
@@ -85,6 +78,18 @@ def translate_nodes(
     if status.result is None:
         raise InternalError("MX-INT-001", "a run ended without a result", fix="run again")
     return status.result
+
+
+def _check_once(target: str, target_text: str) -> None:
+    """Refuse a target that is given in both ways, with ``MX-USE-207``."""
+    if target and target_text:
+        raise UsageError(
+            "MX-USE-207",
+            f"the target is given as {target} and in words",
+            expected="a modality or a text",
+            where="target",
+            fix="leave one of them out",
+        )
 
 
 def _choice(target: str, present: Sequence[str], model: str) -> ModelChoice:
