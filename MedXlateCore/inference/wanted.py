@@ -20,9 +20,9 @@ from MedXlateCore.models.card import ModelCard
 from MedXlateCore.models.method import not_told
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.prompts import tokens
-from MedXlateCore.prompts.acquisition_text import describe, glimpse, misfits, parse, with_modality
+from MedXlateCore.prompts.acquisition_text import describe, glimpse, parse, with_modality
 from MedXlateCore.prompts.domains import domain_warnings, nearest_domain
-from MedXlateCore.prompts.facts import facts_of, unknown_facts
+from MedXlateCore.prompts.facts import check_facts, facts_of
 from MedXlateCore.volume import Modality
 from MedXlateCore.weighting import role_of
 
@@ -165,19 +165,11 @@ def _told(model: LoadedModel, text: str) -> Wanted:
 
 
 def _alike(model: LoadedModel, facts: Acquisition) -> Wanted:
-    where = "the image that the target is to be like"
-    if facts == Acquisition():
-        error: InputError = unknown_facts(where)
+    try:
+        check_facts(facts, "the image that the target is to be like")
+    except InputError as error:
         error.fix += _nearest_hint(facts, _domains(model))
-        raise error
-    if wrong := misfits(facts):
-        raise InputError(
-            "MX-TXT-022",
-            f"the facts contradict each other: {facts.modality} with {', '.join(wrong)}",
-            expected=f"facts that {facts.modality} has",
-            where=where,
-            fix=f"correct its sidecar, or describe the target in words{_nearest_hint(facts, _domains(model))}",
-        )
+        raise
     return _wanted(model, facts, {}, ())
 
 

@@ -12,8 +12,9 @@ from MedXlateCore.io import sidecar_path
 from MedXlateCore.io.bids import facts_from_sidecar
 from MedXlateCore.io.dicom_read import list_stacks, split_choice
 from MedXlateCore.paths import require_file, shown
+from MedXlateCore.prompts.acquisition_text import describe, misfits, with_modality
 
-__all__ = ["Known", "facts_of", "known_facts", "unknown_facts"]
+__all__ = ["Known", "check_facts", "facts_of", "known_facts", "text_like"]
 
 _NIFTI = (".nii", ".nii.gz")
 
@@ -68,11 +69,48 @@ def known_facts(path: Path | str) -> tuple[Known, ...]:
     known = tuple(one for one in found if one.facts != Acquisition())
     if known:
         return known
-    raise unknown_facts(shown(path))
+    raise _unknown(shown(path))
 
 
-def unknown_facts(where: str) -> InputError:
-    """Return ``MX-TXT-020`` for an image about which nothing is known."""
+def check_facts(facts: Acquisition, where: str) -> None:
+    """Check the facts of an image that a target is to be like.
+
+    Args:
+        facts: of that image.
+        where: its name, for errors.
+
+    Raises:
+        InputError: ``MX-TXT-020`` (nothing is known), ``MX-TXT-022`` (the facts contradict each other).
+    """
+    if facts == Acquisition():
+        raise _unknown(where)
+    if wrong := misfits(facts):
+        raise InputError(
+            "MX-TXT-022",
+            f"the facts contradict each other: {facts.modality} with {', '.join(wrong)}",
+            expected=f"facts that {facts.modality} has",
+            where=where,
+            fix="correct its sidecar, or describe the target in words",
+        )
+
+
+def text_like(path: Path | str) -> str:
+    """Return the text that leads to the same image as the facts of a reference, for people to read and to change.
+
+    The plane is left out: volumes are made from axial slices, whatever the reference's plane.
+
+    Args:
+        path: as for :func:`facts_of`.
+
+    Raises:
+        InputError: as :func:`facts_of` and :func:`check_facts`.
+    """
+    facts = facts_of(path)
+    check_facts(facts, shown(path))
+    return describe(with_modality(facts).with_facts(plane=None))
+
+
+def _unknown(where: str) -> InputError:
     return InputError(
         "MX-TXT-020",
         "nothing is known about how this was acquired",

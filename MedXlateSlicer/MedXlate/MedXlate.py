@@ -217,18 +217,31 @@ class MedXlateLogic(ScriptedLoadableModuleLogic):
             ensure(requirements, needed=NEEDED_TO_TRANSLATE, load_here=place == "panel")
             self._prepared.add(place)
 
-    def process(self, sources, target, model="", segmentation=None, uses=None, device="auto", samples=1, seed=0):
+    def process(
+        self,
+        sources,
+        target="",
+        model="",
+        segmentation=None,
+        uses=None,
+        device="auto",
+        samples=1,
+        seed=0,
+        target_text="",
+    ):
         """Make a synthetic volume without a panel, inside this process, and return its node.
 
         Args:
             sources: volume nodes by role, such as ``{"T1": node, "T2": node}``.
-            target: what to make, such as ``T1ce``.
+            target: the modality to make, such as ``T1ce``.
             model: a model's name; empty for the one that fits best.
             segmentation: where a region is drawn, or None.
             uses: ``region``, ``core``, ``oedema`` or ``none`` by segment identifier; by names where it is left out.
             device: ``auto``, ``cpu``, ``cuda`` ...
             samples, seed: of a model that draws samples: how many are averaged, and where their noise starts. From two
                 on, their standard deviation is added under the result in the subject hierarchy.
+            target_text: the target in words in place of ``target``, for models that can be told, such as
+                ``T1 brain after gadolinium``.
 
         Raises MedXlateError where it cannot be done.
         """
@@ -242,6 +255,7 @@ class MedXlateLogic(ScriptedLoadableModuleLogic):
             slicer.app.userSettings(),
             sources,
             target,
+            target_text=target_text,
             model=model,
             segmentation=segmentation,
             uses=uses,

@@ -15,6 +15,7 @@ from MedXlateSlicerLib.panel_run import RunSection
 from MedXlateSlicerLib.panel_samples import SamplesSection
 from MedXlateSlicerLib.panel_sources import SourcesSection
 from MedXlateSlicerLib.panel_state import PanelState, panel_state
+from MedXlateSlicerLib.panel_words import WordsSection
 from MedXlateSlicerLib.parameters import chosen_sources
 from MedXlateSlicerLib.regions import empty_segments, full_uses, segments_by_region
 from MedXlateSlicerLib.runner import Runner
@@ -60,6 +61,7 @@ class Panel:
         self.segments = SegmentsTable(ui.segmentsTable, self._set_uses)
         self.editor = SegmentEditor(ui.segmentEditor, scene)
         self.run = RunSection(ui, lambda: self.parameters, self.apply_or_cancel, copy)
+        self.words = WordsSection(ui, lambda: self.parameters)
         self.samples = SamplesSection(ui, lambda: self.parameters)
         self.result = ResultSection(ui, scene, lambda: self.parameters, copy)
         self.models = ModelsSection(ui, self.refresh)
@@ -83,6 +85,7 @@ class Panel:
             return
         idle = not self.translator.busy
         state = self._state()
+        self.words.show(state, idle)
         self.samples.show(state, idle)
         request = self._request()
         self.sources.show(state, idle)
@@ -123,7 +126,7 @@ class Panel:
             segmentation=parameters.segmentation, uses=self._uses(), device=parameters.device,
             precision=parameters.precision, sampling=self.samples.sampling(state), run_in=parameters.runIn,
             uncertainty=state.draws_samples and parameters.uncertaintyMap,
-            target_text=parameters.targetText.strip() if state.speaks else "",
+            target_text=self.words.text(state),
         )  # fmt: skip
 
     def _uses(self) -> dict[str, str]:

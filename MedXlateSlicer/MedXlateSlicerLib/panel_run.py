@@ -62,7 +62,6 @@ class RunSection:
         for name in _COMBOS:
             getattr(ui, name).enabled = enabled and getattr(ui, name).count > 0
         ui.modelCombo.enabled = enabled and bool(offered)
-        ui.targetText.enabled = enabled and state.speaks
         ui.gridCombo.enabled = enabled and state.model is not None
         ui.applyButton.enabled = state.can_apply or not enabled
         if enabled and self._status.phase == "idle":

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from MedXlateCore.models.sampling import SAMPLES_FOR_UNCERTAINTY, Sampling
 from MedXlateSlicerLib.panel_state import PanelState
-from MedXlateSlicerLib.widgets import quiet, set_text
+from MedXlateSlicerLib.widgets import Section, quiet, set_text
 
 __all__ = ["SamplesSection"]
 
 _FEWEST_THAT_DIFFER = 2
 
 
-class SamplesSection:
-    """Shows the settings for models that draw samples. The widgets themselves are bound to the parameters.
-
-    Args:
-        ui: the panel's widgets by name.
-        parameters: returns the parameters, or None without a scene.
-    """
-
-    def __init__(self, ui: Any, parameters: Callable[[], Any]) -> None:
-        self._ui = ui
-        self._parameters = parameters
+class SamplesSection(Section):
+    """Shows the settings for models that draw samples. The widgets themselves are bound to the parameters."""
 
     def show(self, state: PanelState, enabled: bool) -> None:
         """Show whether the model draws samples."""

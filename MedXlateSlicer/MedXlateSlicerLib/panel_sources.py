@@ -10,22 +10,16 @@ from MedXlateSlicerLib.panel_state import PanelState
 from MedXlateSlicerLib.parameters import ROLES
 from MedXlateSlicerLib.roles import detect_roles
 from MedXlateSlicerLib.texts import tr as _
-from MedXlateSlicerLib.widgets import set_text
+from MedXlateSlicerLib.widgets import Section, set_text
 
 __all__ = ["SourcesSection"]
 
 
-class SourcesSection:
-    """Shows the state of every role and finds sources. The selectors themselves are bound to the parameters.
-
-    Args:
-        ui: the panel's widgets by name.
-        parameters: returns the parameters, or None without a scene.
-    """
+class SourcesSection(Section):
+    """Shows the state of every role and finds sources. The selectors themselves are bound to the parameters."""
 
     def __init__(self, ui: Any, parameters: Callable[[], Any]) -> None:
-        self._ui = ui
-        self._parameters = parameters
+        super().__init__(ui, parameters)
         self._wanted: tuple[str, ...] = ()
         ui.detectButton.connect("clicked()", self.detect)
 

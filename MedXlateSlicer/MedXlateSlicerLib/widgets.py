@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from MedXlateCore import __version__
 from MedXlateCore.errors import MedXlateError
 
-__all__ = ["cell", "chosen", "details", "fill_combo", "quiet", "set_row", "set_text"]
+__all__ = ["Section", "cell", "chosen", "details", "fill_combo", "quiet", "set_row", "set_text"]
 
 Widget = Any
+
+
+class Section:
+    """A part of the panel whose widgets show parameters.
+
+    Args:
+        ui: the panel's widgets by name.
+        parameters: returns the parameters, or None without a scene.
+    """
+
+    def __init__(self, ui: Any, parameters: Callable[[], Any]) -> None:
+        self._ui = ui
+        self._parameters = parameters
 
 
 @contextmanager

@@ -73,3 +73,11 @@ class ScriptedRunner:
         """End with an error."""
         self.busy = False
         self._end(None, error)
+
+
+class AtOnce(ScriptedRunner):
+    """Ends at the first poll, for those who wait."""
+
+    def poll(self) -> None:
+        """End."""
+        self.finish()

@@ -9,9 +9,9 @@ import mrml
 import numpy as np
 import pytest
 from patients import MODULES, new_segmentation, open_panel, paint, phase
-from runners import ScriptedRunner
+from runners import AtOnce, ScriptedRunner
 
-from MedXlateCore.errors import Cancelled, InputError, ResourceError, Warned
+from MedXlateCore.errors import Cancelled, InputError, MedXlateError, ResourceError, Warned
 
 
 @pytest.fixture
@@ -368,6 +368,123 @@ def test_choices_and_result_come_back_with_the_scene(slicer_app, ready, tmp_path
     assert parameters.result.GetName() == "SYNTHETIC T1ce (starter)"
     assert ready.ui.deviceCombo.currentText == "Processor (CPU)"
     assert '"name": "starter"' in ready.ui.recordText.plainText
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def speaking(ready, monkeypatch):
+    """Return the panel with a starter model that says of itself that it can be told in words."""
+    from dataclasses import replace
+
+    entries = [replace(entry, card=replace(entry.card, speaks=True)) for entry in ready.panel.models.entries]
+    for place in ("panel_models", "script"):
+        monkeypatch.setattr(f"MedXlateSlicerLib.{place}.list_packages", lambda: entries)
+    ready.panel.enter()
+    return ready
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """Return a function that writes an image of which its sidecar tells something."""
+    import json
+
+    def make(name="sub-07_T2w", **sidecar):
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"voxels")
+        (tmp_path / f"{name}.json").write_text(json.dumps(sidecar))
+        return str(tmp_path / f"{name}.nii.gz")
+
+    return make
+
+
+def test_a_target_in_words_is_for_models_that_can_be_told_and_not_during_a_run(ready, speaking):
+    words = [speaking.ui.targetText, speaking.ui.likeButton]
+    assert all(widget.enabled for widget in words)
+    assert not speaking.ui.likeText.visible
+    speaking.ui.applyButton.click()
+    assert not any(widget.enabled for widget in words)
+    speaking.runner.finish()
+    assert all(widget.enabled for widget in words)
+    ready.panel.models.entries = ()
+    ready.panel.refresh()
+    assert not any(widget.enabled for widget in words)
+
+
+def test_a_target_like_a_file_is_told_in_the_field_where_it_can_be_changed(slicer_app, speaking, reference):
+    slicer_app.dialogs.answer(reference(BodyPartExamined="BRAIN", EchoTime=0.09), "")
+    speaking.ui.likeButton.click()
+    assert speaking.ui.targetText.text == "T2-weighted MR image of the brain. Echo time 90.0 ms."
+    assert speaking.ui.targetText.cursorPosition == 0
+    speaking.ui.targetText.text += " At 3 T"
+    speaking.ui.likeButton.click()  # nothing is chosen this time
+    speaking.ui.applyButton.click()
+    assert speaking.runner.calls[0][1].target_text.endswith("Echo time 90.0 ms. At 3 T")
+    assert [dialog.kind for dialog in slicer_app.dialogs.shown] == ["QFileDialog.getOpenFileName"] * 2
+
+
+def test_a_target_may_be_like_one_file_of_a_dicom_series(slicer_app, speaking, tmp_path):
+    from dicom_made import write_series
+
+    write_series(tmp_path / "scan", np.ones((4, 4, 3), np.int16), np.diag([2.0, 2, 5, 1]))
+    slicer_app.dialogs.answer(str(min((tmp_path / "scan").iterdir())))
+    speaking.ui.likeButton.click()
+    text = speaking.ui.targetText.text
+    assert text.startswith("T1-weighted MR image of the brain. Acquired at 3.0 T.")
+    assert "repetition time 600.0 ms" in text
+    assert "plane" not in text
+
+
+def test_a_file_that_says_nothing_usable_is_refused_below_the_field_which_stays(slicer_app, speaking, reference):
+    ui = speaking.ui
+    ui.targetText.text = "T2 brain"
+    files = reference("scan"), reference("scan2", Modality="CT", EchoTime=0.09), "/none/scan.dcm"
+    for path, code in zip(files, ("MX-TXT-020", "MX-TXT-022", "MX-FIL-001"), strict=True):
+        slicer_app.dialogs.answer(path)
+        ui.likeButton.click()
+        assert code in ui.likeText.text
+        assert Path(path).name in ui.likeText.text
+        assert ui.likeText.visible
+        assert ui.targetText.text == "T2 brain"
+    ui.targetText.text = "T2 of the brain"
+    assert not ui.likeText.visible
+
+
+def test_a_defect_while_a_file_is_read_is_told_too(slicer_app, speaking, monkeypatch):
+    def fail(path):
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr("MedXlateSlicerLib.panel_words.text_like", fail)
+    slicer_app.dialogs.answer("scan.dcm")
+    speaking.ui.likeButton.click()
+    assert "MX-INT-001" in speaking.ui.likeText.text
+    assert slicer_app.slot_errors == []
+
+
+def test_a_script_in_words_takes_a_model_that_can_be_told(slicer_app, speaking):
+    runner, logic = AtOnce(), speaking.logic
+    logic.makeRunner = lambda place: runner
+    logic.process(speaking.sources, target_text="T1 brain after gadolinium")
+    job = runner.calls[0][1]
+    assert (job.target, job.target_text) == (None, "T1 brain after gadolinium")
+    assert [volume.modality.value for volume in job.sources] == ["T1", "T2"]
+    refused = (
+        ({"target": "T1ce", "target_text": "T1 brain"}, "MX-USE-207"),
+        ({}, "MX-USE-010"),
+        ({"target_text": "T1 brain", "model": "another"}, "MX-SLI-045"),
+    )
+    for asked, code in refused:
+        with pytest.raises(MedXlateError, match=code):
+            logic.process(speaking.sources, **asked)
+    with pytest.raises(InputError, match="MX-SLI-045") as caught:
+        logic.process({}, target_text="T1 brain")
+    assert "T1, T2" in caught.value.expected
+
+
+def test_a_script_in_words_is_refused_where_no_model_can_be_told(ready):
+    with pytest.raises(InputError, match="MX-SLI-045") as caught:
+        ready.logic.process(ready.sources, target_text="T1 brain")
+    assert "EVA-I2I" in caught.value.expected
 
 
 # --- samples --------------------------------------------------------------------------------------------------------

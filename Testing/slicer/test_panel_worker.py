@@ -153,7 +153,7 @@ def speaking(speaking_package, monkeypatch, tmp_path, real):
     return real
 
 
-def test_a_target_in_words_gives_the_same_voxels_in_the_panel_and_on_the_command_line(
+def test_a_target_in_words_gives_the_same_voxels_in_the_panel_on_the_command_line_and_in_a_script(
     slicer_app, speaking, speaking_package, files, tmp_path
 ):
     text = "T1 brain after gadolinium, fat-suppressed, TE 3 ms"
@@ -168,6 +168,8 @@ def test_a_target_in_words_gives_the_same_voxels_in_the_panel_and_on_the_command
     assert main(["translate", "--model", str(speaking_package), *command]) == 0
     told = voxels_of(status.result).copy()
     np.testing.assert_array_equal(told, read_volume(output, "T1ce").array)
+    script = speaking.logic.process(speaking.volumes, target_text=text, device="cpu")
+    np.testing.assert_array_equal(voxels_of(script), told)
     speaking.ui.targetText.text = "T2 of the brain"  # another session, another image
     again = voxels_of(apply_and_wait(slicer_app, speaking).result)
     assert not np.array_equal(again, told)

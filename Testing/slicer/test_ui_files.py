@@ -64,6 +64,18 @@ def test_names_are_used_once(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_cell_of_a_layout_is_taken_twice(path):
+    for layout in ElementTree.parse(path).getroot().iter("layout"):
+        taken = [
+            (int(item.get("row")), int(item.get("column")) + n)
+            for item in layout.findall("item")
+            if item.get("row") is not None
+            for n in range(int(item.get("colspan", "1")))
+        ]
+        assert len(taken) == len(set(taken)), layout.get("name")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_selector_gets_the_scene(path):
     receivers = {entry.text for entry in ElementTree.parse(path).getroot().iter("receiver")}
     scene_widgets = {w.get("name") for w in widgets(path) if w.get("class").startswith("qMRML")} - {path.stem}
