@@ -101,7 +101,7 @@ medprompt-phantoms: $(STAMP)
 		--modalities T1,T2,FLAIR,CT,PET --splits 56,4,12 --vary-acquisition --jobs 2 --overwrite
 	OMP_NUM_THREADS=1 $(BIN)/medxlate experiment Docs/results/medprompt-phantoms/experiment.toml --out runs/medprompt-phantoms/out
 
-# the tables of Docs/results/eva-phantoms: a target told in words; about an hour and a half on one core
+# the tables of Docs/results/eva-phantoms: a target told in words; about an hour on one core
 eva-phantoms: $(STAMP)
 	test -f runs/eva-phantoms/phantoms/scans.csv || $(BIN)/medxlate phantom --out runs/eva-phantoms/phantoms --cases 76 \
 		--seed 4000 --size 96 112 40 --splits 56,4,16 --scans 8 --with-ct --jobs 2 --overwrite \

@@ -38,8 +38,10 @@ class EvaRecipeConfig:
     """EVA-I2I's training. The defaults are the published ones, in shares of one run.
 
     Attributes:
-        learning_rate: of AdamW (betas 0.9, 0.95), constant.
+        learning_rate: of AdamW (betas 0.9, 0.95).
         weight_decay: of AdamW.
+        decay_from: part of DCLIP's training, and again of the translation's, from which the rate falls to 0 in a line;
+            1 for the published constant rate.
         dclip_share: part of the run that trains DCLIP; without DCLIP there is no such part.
         init_share: part of the rest that is ``init`` (5 of 50 epochs).
         last_stage: ``init`` never leaves that stage (ablation).
@@ -65,6 +67,7 @@ class EvaRecipeConfig:
 
     learning_rate: float = 1e-4
     weight_decay: float = 0.05
+    decay_from: float = 1.0
     dclip_share: float = 0.5
     init_share: float = 0.1
     last_stage: Literal["fine", "init"] = "fine"
@@ -86,7 +89,7 @@ class EvaRecipeConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         shares = dict.fromkeys(
-            ("dclip_share", "init_share", "prompt_dropout", "learning_rate", "weight_decay"), (0.0, 1.0)
+            ("dclip_share", "init_share", "prompt_dropout", "learning_rate", "weight_decay", "decay_from"), (0.0, 1.0)
         )
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
         counts = {"triples": (1, 1e4), "contrast_positions": (2, 1e5), "discriminator_blocks": (1, 32)}
@@ -139,12 +142,18 @@ class EvaRecipe(Recipe):
         }
 
     def learning_rate_factor(self, progress: float) -> float:
-        """Return 1."""
-        return 1.0
+        """Return 1, and from ``decay_from`` on less, in DCLIP's part of the run and in the translation's."""
+        first, begin = self._first, self.config.decay_from
+        done = progress / first if progress < first else (progress - first) / max(1 - first, 1e-9)
+        return 1.0 if done <= begin else max(0.0, (1 - done) / (1 - begin))
+
+    @property
+    def _first(self) -> float:
+        return self.config.dclip_share if self._has_dclip else 0.0
 
     def stage_of(self, progress: float) -> str:
         """Return the stage at a part of the run."""
-        first = self.config.dclip_share if self._has_dclip else 0.0
+        first = self._first
         if progress < first:
             return "dclip"
         init = first + (1 - first) * self.config.init_share

@@ -128,7 +128,9 @@ class Decoder(nn.Module):
     """Code [B, C, H/4, W/4] and what is wanted, [B, D] or [1, D], to an image [B, 1, H, W].
 
     Hyper-blocks with attention at quarter resolution, upsampling, hyper-blocks at half, upsampling. The result is
-    2 LeakyReLU((x + 1) / 2) - 1 with slope 0.01: hardly below -1 (black), free above.
+    2 LeakyReLU((x + 1) / 2) - 1, published with slope 0.01: hardly below -1 (black), free above. There the error's
+    gradient is the slope's part of what it is elsewhere, and most of an image is black: a short training that begins
+    by making all black may not come back before its end. ``slope`` gives it more.
 
     Args:
         widths: channels at full, half and quarter resolution.
@@ -136,13 +138,21 @@ class Decoder(nn.Module):
         vector: D.
         rank: of the dynamic convolutions.
         layer_scale: of the hyper-blocks.
+        slope: of the result below black.
     """
 
     def __init__(
-        self, widths: tuple[int, int, int], blocks: tuple[int, int], vector: int, rank: int, layer_scale: float
+        self,
+        widths: tuple[int, int, int],
+        blocks: tuple[int, int],
+        vector: int,
+        rank: int,
+        layer_scale: float,
+        slope: float = 0.01,
     ) -> None:
         super().__init__()
         fine, half, quarter = widths
+        self.slope = slope
         self.stage = HyperStage(blocks[1], quarter, vector, rank, layer_scale)
         self.norms = nn.ModuleList(LayerNorm2d(width) for width in (quarter, half, fine))
         self.ups = nn.ModuleList((BorderedConv(quarter, half, 3), BorderedConv(half, fine, 3)))
@@ -159,4 +169,4 @@ class Decoder(nn.Module):
             x = stage(x, vectors)
         x = self.ups[1](F.interpolate(self.norms[1](x), scale_factor=2, mode="nearest"))
         image = self.output(self.norms[2](x)).float()
-        return 2 * F.leaky_relu((image + 1) / 2, 0.01) - 1
+        return 2 * F.leaky_relu((image + 1) / 2, self.slope) - 1

@@ -121,6 +121,42 @@ def test_each_stage_trains_its_own_networks():
         assert all(parameter.requires_grad for part in parts.values() for parameter in part.parameters())
 
 
+def test_the_rate_is_constant_as_published_or_falls_in_each_part_of_the_run():
+    falling = replace(QUICK, dclip_share=0.5, decay_from=0.5)
+    recipe, codes = make_recipe(falling), make_recipe(falling, domain_encoding="onehot")
+    assert [recipe.learning_rate_factor(part) for part in (0.0, 0.25, 0.375, 0.5, 0.75, 1.0)] == [1, 1, 0.5, 1, 1, 0]
+    assert [codes.learning_rate_factor(part) for part in (0.0, 0.5, 0.75, 1.0)] == [1, 1, 0.5, 0]
+    published = EvaRecipe(network(), replace(QUICK, decay_from=EvaRecipeConfig().decay_from))
+    assert {published.learning_rate_factor(part) for part in (0.0, 0.2, 0.399, 0.41, 1.0)} == {1.0}
+
+
+def test_what_shortens_a_training_is_off_in_the_published_sizes():
+    published = METHOD.presets["paper"]
+    assert (published.slope, published.text_gain) == (0.01, 1.0)
+    assert (TINY.slope, TINY.text_gain) == (0.2, pytest.approx(TINY.dclip.vector**0.5))
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.2])
+def test_below_black_the_output_has_the_configured_slope(slope):
+    decoder = network(slope=slope).decoder
+    with torch.no_grad():
+        decoder.output.weight.zero_()
+        made = {}
+        for level in (-3.0, 0.5, 1.5):
+            decoder.output.bias.fill_(level)
+            made[level] = decoder(torch.zeros(1, TINY.widths[2], 8, 8), torch.zeros(1, TINY.dclip.vector)).unique()
+    assert made == {-3.0: pytest.approx(-1 - 2 * slope), 0.5: pytest.approx(0.5), 1.5: pytest.approx(1.5)}
+
+
+def test_the_gain_lengthens_the_vectors_of_sentences_and_no_others():
+    image, vectors = slices(1), torch.nn.functional.normalize(torch.randn(1, 32), dim=1)
+    with torch.no_grad():
+        made = [network(text_gain=gain)(image, vectors=factor * vectors) for gain, factor in ((3.0, 1.0), (1.0, 3.0))]
+        assert torch.equal(*made)
+        codes = [network(domain_encoding="onehot", text_gain=gain)(image, vectors=vectors) for gain in (3.0, 1.0)]
+        assert torch.equal(*codes)
+
+
 def test_the_losses_of_each_stage_are_named():
     recipe, batch = make_recipe(), scan_batch(slices(), slices(seed=1))
     names = [set(recipe.step(batch, make_state(recipe, progress))) for progress in (0.0, 0.41, 0.9)]
@@ -130,7 +166,7 @@ def test_the_losses_of_each_stage_are_named():
 
 
 def test_the_total_is_the_published_sum():
-    recipe = make_recipe()
+    recipe = make_recipe(replace(QUICK, content_weight=EvaRecipeConfig().content_weight))
     losses = recipe.step(scan_batch(slices(), slices(seed=1)), make_state(recipe, 0.9))
     total = 10 * (losses["rec"] + losses["atlas"]) + losses["content"] + 5 * losses["adv"] + 0.1 * losses["clip"]
     assert losses["generator"] == pytest.approx(total, rel=1e-5)
@@ -216,7 +252,15 @@ def test_other_backbones_translate(backbone):
 
 @pytest.mark.parametrize(
     "change",
-    [{"widths": (1, 2)}, {"rank": 0}, {"decoder_blocks": (1, 0)}, {"directions": ("T1,T2->CT",)}, {"layer_scale": -1}],
+    [
+        {"widths": (1, 2)},
+        {"rank": 0},
+        {"decoder_blocks": (1, 0)},
+        {"directions": ("T1,T2->CT",)},
+        {"layer_scale": -1},
+        {"slope": 1.5},
+        {"text_gain": 0.0},
+    ],
 )
 def test_impossible_networks_are_refused(change):
     with pytest.raises(UsageError, match="MX-MOD-005"):
