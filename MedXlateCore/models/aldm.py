@@ -322,7 +322,7 @@ class Aldm(Method):
             spade_stem=32,
             spade_size=3,
             spade_patch=2,
-            unet_widths=(48, 32),
+            unet_widths=(32, 48),
             unet_attention=(1,),
             unet_head=16,
             unet_patch=2,
@@ -335,18 +335,17 @@ class Aldm(Method):
     }
     recipe_presets = {
         "tiny": AldmRecipeConfig(
-            autoencoder_share=0.25,
-            spade_share=0.25,
-            diffusion_share=0.5,
+            autoencoder_share=0.16,
+            spade_share=0.38,
+            diffusion_share=0.46,
             autoencoder_rate=4e-3,
-            spade_rate=3e-3,
-            diffusion_rate=2e-3,
+            spade_rate=1.5e-3,
+            diffusion_rate=1.5e-3,
             schedule="cosine",
             adversarial_weight=0.0,
-            draws=2,
             flip_depth=0.0,
             flip_height=0.0,
-            flip_width=0.0,
+            flip_width=0.5,
         )
     }
     citation = (
