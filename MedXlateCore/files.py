@@ -8,10 +8,12 @@ target, flushed (``fsync``) and renamed (``os.replace``). A killed run leaves at
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import enum
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -22,7 +24,7 @@ import stat
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ __all__ = [
     "atomic_write_text",
     "atomic_write_together",
     "check_writable",
+    "csv_text",
     "folder_lock",
     "json_text",
     "path_lock",
@@ -325,6 +328,15 @@ def read_json(path: Path | str, limit_bytes: int = JSON_LIMIT_BYTES) -> Any:
 def write_json(path: Path | str, obj: object) -> None:
     """Write an object as JSON (UTF-8, indent 2, order kept), atomically; :func:`to_jsonable` says what is allowed."""
     atomic_write_text(path, json_text(obj))
+
+
+def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV: a header line, then one line a row, commas, quotes where needed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def json_text(obj: object) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from MedXlateCore.experiment.running import Outcome
+from MedXlateCore.files import csv_text
 from MedXlateCore.metrics.statistics import PairedTest, Summary, paired_test, patient_means, summarise
 
 __all__ = [
@@ -215,7 +214,7 @@ def _cost(method: str, directions: str, group: Sequence[Mapping[str, Any]]) -> C
 
 def results_csv(rows: Sequence[Row]) -> str:
     """Return ``results.csv``: one line a method, direction, seed, patient, metric and region; full precision."""
-    return _csv(RESULT_COLUMNS, ([_cell(getattr(row, column)) for column in RESULT_COLUMNS] for row in rows))
+    return csv_text(RESULT_COLUMNS, ([_cell(getattr(row, column)) for column in RESULT_COLUMNS] for row in rows))
 
 
 def summary_csv(entries: Sequence[Entry], spent: Sequence[Cost], protocol: str) -> str:
@@ -225,7 +224,7 @@ def summary_csv(entries: Sequence[Entry], spent: Sequence[Cost], protocol: str) 
         "mean_difference", "p", "p_holm", "parameters", "trainings", "training_minutes", "training_steps",
         "seconds_per_case", "peak_memory_bytes", "protocol",
     )  # fmt: skip
-    return _csv(head, _summary_lines(entries, spent, protocol))
+    return csv_text(head, _summary_lines(entries, spent, protocol))
 
 
 def _summary_lines(entries: Sequence[Entry], spent: Sequence[Cost], protocol: str) -> Iterator[list[str]]:
@@ -245,11 +244,3 @@ def _summary_lines(entries: Sequence[Entry], spent: Sequence[Cost], protocol: st
 
 def _cell(value: object) -> str:
     return "" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
-def _csv(head: Sequence[str], lines: Iterator[list[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return text.getvalue()

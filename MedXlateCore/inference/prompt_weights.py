@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from MedXlateCore.errors import UsageError
+from MedXlateCore.files import csv_text
 from MedXlateCore.inference.inputs import accept_sources
 from MedXlateCore.models.package import LoadedModel
 from MedXlateCore.volume import Modality, Volume
@@ -74,15 +73,13 @@ def prompt_weights(model: LoadedModel, cases: Iterable[Mapping[str, Volume]]) ->
 
 def weights_csv(found: Sequence[PromptWeights]) -> str:
     """Return a table: direction, block, component, mean and standard deviation over slices, number of slices."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["direction", "block", "component", "mean", "std", "slices"])
+    rows = []
     for entry in found:
         means, spreads = entry.values.mean(axis=0), entry.values.std(axis=0)
         for block, component in np.ndindex(means.shape):
             row = [entry.direction, block + 1, component + 1, f"{means[block, component]:.6f}"]
-            writer.writerow([*row, f"{spreads[block, component]:.6f}", len(entry.values)])
-    return text.getvalue()
+            rows.append([*row, f"{spreads[block, component]:.6f}", len(entry.values)])
+    return csv_text(["direction", "block", "component", "mean", "std", "slices"], rows)
 
 
 def weights_svg(found: Sequence[PromptWeights], title: str) -> str:

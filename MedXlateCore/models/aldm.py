@@ -14,9 +14,10 @@ published number. U-Net 128/256/512, two blocks; the published "658 M" fit its s
 cross-attention, the conditions are target-like latents only. ``code``: the authors' current code: 6.5 M + 18.9 M +
 33.2 M, class embedding, source and target-like latents. ``tiny`` is for a CPU: latents of half the size, reached by a
 shortcut over means (ours) so that few steps of training suffice, ``kl`` (no codes to search), MS-SPADE and U-Net on
-patches of 2 x 2 x 2 latents; the diffusion is of what MS-SPADE leaves (``residual``, ours) and predicts it clean. One
-sample of it takes one step, which ends at the mean of what is likely: more steps draw one of the likely volumes, whose
-error is larger on average, and which only several samples are good for.
+patches of latents with an end on the full grid (``DetailEnd``, ours: without it both are blurred); the diffusion is of
+what MS-SPADE leaves (``residual``, ours) and predicts it clean. One sample of it takes one step, which ends at the mean
+of what is likely: more steps draw one of the likely volumes, whose error is larger on average, and which only several
+samples are good for.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not
@@ -317,15 +318,18 @@ class Aldm(Method):
             regulariser="kl",
             codes=1024,
             codebook="average",
-            spade_widths=(32, 32),
-            spade_hidden=8,
-            spade_stem=32,
+            spade_widths=(64,),
+            spade_hidden=16,
+            spade_stem=64,
             spade_size=3,
-            spade_patch=2,
-            unet_widths=(48, 32),
+            spade_patch=4,
+            spade_detail=32,
+            spade_scaled=True,
+            unet_widths=(32, 48),
             unet_attention=(1,),
             unet_head=16,
             unet_patch=2,
+            unet_detail=32,
             residual=True,
             prediction="x0",
             steps=1,
@@ -335,18 +339,17 @@ class Aldm(Method):
     }
     recipe_presets = {
         "tiny": AldmRecipeConfig(
-            autoencoder_share=0.25,
-            spade_share=0.25,
-            diffusion_share=0.5,
+            autoencoder_share=0.15,
+            spade_share=0.37,
+            diffusion_share=0.48,
             autoencoder_rate=4e-3,
-            spade_rate=3e-3,
-            diffusion_rate=2e-3,
+            spade_rate=1.2e-3,
+            diffusion_rate=1.5e-3,
             schedule="cosine",
             adversarial_weight=0.0,
-            draws=2,
             flip_depth=0.0,
             flip_height=0.0,
-            flip_width=0.0,
+            flip_width=0.5,
         )
     }
     citation = (

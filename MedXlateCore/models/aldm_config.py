@@ -42,6 +42,8 @@ class AldmConfig:
         spade_residual: channels after its unswitched residual blocks.
         spade_size: side of its first and last convolution.
         spade_patch: side of the patches of latents that become channels before it; 1 for none.
+        spade_detail: channels of its end on the full grid, see ``DetailEnd``; 0 for none.
+        spade_scaled: show it latents as the diffusion sees them (ours).
         use_diffusion: refine by diffusion; else the target-like latents are decoded.
         concat_condition: show the diffusion its conditions beside the noisy latents; else it starts from them.
         cond_inputs: ``code``: source and target-like latents; ``paper``: target-like ones only.
@@ -52,6 +54,7 @@ class AldmConfig:
         unet_attention: halvings of latents after which places attend to each other.
         unet_head: channels of an attention head.
         unet_patch: side of the patches of latents that become channels before the U-Net; 1 for none.
+        unet_detail: channels of its end on the full grid, see ``DetailEnd``; 0 for none.
         latent_scale: what latents are multiplied by for the diffusion; None: centred and divided by the training
             data's standard deviation, a channel each.
         levels, noise_low, noise_high: of the noise, see ``GaussianSchedule``.
@@ -89,6 +92,8 @@ class AldmConfig:
     spade_residual: tuple[int, ...] = ()
     spade_size: int = 7
     spade_patch: int = 1
+    spade_detail: int = 0
+    spade_scaled: bool = False
     use_diffusion: bool = True
     concat_condition: bool = True
     cond_inputs: Literal["code", "paper"] = "code"
@@ -99,6 +104,7 @@ class AldmConfig:
     unet_attention: tuple[int, ...] = (1, 2)
     unet_head: int = 32
     unet_patch: int = 1
+    unet_detail: int = 0
     latent_scale: float | None = None
     levels: int = 1000
     noise_low: float = 0.0015
@@ -123,6 +129,8 @@ class AldmConfig:
         ranges |= {"latent_channels": 64, "codes": MAX_CODES, "spade_hidden": 512, "unet_head": 512}
         for name, most in (ranges | {"levels": 10_000, "steps": self.levels, "tile": 4096}).items():
             check_architecture(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
+        for name in ("spade_detail", "unet_detail"):
+            check_architecture(0 <= getattr(self, name) <= 512, name, getattr(self, name), "0 to 512")
         for name, high in {"beta": 1e3, "eta": 1.0, "start": 1.0, "revive": 1e3}.items():
             check_architecture(0 <= getattr(self, name) <= high, name, getattr(self, name), f"0 to {high:g}")
         noisy = 0 < self.noise_low <= self.noise_high < 1

@@ -73,11 +73,13 @@ class AldmNetwork(nn.Module):
         self.spade, self.unet = None, None
         if config.use_spade:
             width = (config.spade_widths, config.spade_hidden, config.spade_stem, config.spade_residual)
-            self.spade = MsSpade(classes, channels, *width, config.spade_size, config.spade_patch)
+            ends = (config.spade_size, config.spade_patch, config.spade_detail)
+            self.spade = MsSpade(classes, channels, *width, *ends)
         if config.use_diffusion:
             seen = channels * (1 + self._shown * config.concat_condition)
             shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
-            self.unet = LatentUnet(seen, channels, *shape, classes, config.conditioning, config.unet_patch)
+            ends = (config.unet_patch, config.unet_detail)
+            self.unet = LatentUnet(seen, channels, *shape, classes, config.conditioning, *ends)
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_square", torch.ones(channels))
         self.register_buffer("latent_count", torch.ones(()))
@@ -139,6 +141,8 @@ class AldmNetwork(nn.Module):
         if self.spade is None:
             return None
         with full_precision(source):
+            if self.config.spade_scaled:
+                return self.unscaled(self.spade(self.scaled(source), target))
             return self.spade(source.float(), target)
 
     def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Tensor:

@@ -5,8 +5,6 @@ With scans of varied settings: ``<case>/<case>_scan<n>.nii.gz`` and ``scans.csv`
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import multiprocessing
 import shutil
@@ -22,7 +20,7 @@ import numpy as np
 
 from MedXlateCore import __version__
 from MedXlateCore.errors import InputError, ResourceError, UsageError
-from MedXlateCore.files import atomic_write_text, check_writable, read_json, write_json
+from MedXlateCore.files import atomic_write_text, check_writable, csv_text, read_json, write_json
 from MedXlateCore.io import write_volume
 from MedXlateCore.phantom.fields import generator
 from MedXlateCore.phantom.head import (
@@ -344,13 +342,11 @@ def _path(folder: Path, case: CasePlan, name: str) -> Path:
 def _table(plan: CohortPlan, cases: list[CasePlan]) -> str:
     """Return the table of cases as CSV; paths are relative to its folder."""
     columns = [*(m.value for m in plan.modalities), "seg", *(["mask"] if plan.write_mask else [])]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "patient", "split", *columns])
-    for case in cases:
-        paths = (_path(Path(), case, name).as_posix() for name in columns)
-        writer.writerow([case.name, case.name, case.split, *paths])
-    return text.getvalue()
+    rows = (
+        [case.name, case.name, case.split, *(_path(Path(), case, name).as_posix() for name in columns)]
+        for case in cases
+    )
+    return csv_text(["case", "patient", "split", *columns], rows)
 
 
 def _scan_table(plan: CohortPlan, cases: list[CasePlan], facts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -6,8 +6,6 @@ Sequences, 2004, ch. 14 to 16). The inversion time of FLAIR lies within 4 percen
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ import numpy as np
 
 from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import UsageError
+from MedXlateCore.files import csv_text
 from MedXlateCore.phantom import render
 from MedXlateCore.phantom.fields import generator
 from MedXlateCore.phantom.head import Subject
@@ -303,13 +302,11 @@ def scan_table(cases: Iterable[tuple[str, str, Mapping[str, str], Iterable[Mappi
         cases: name, split, label maps by column (the same ones for all cases), and scans: ``image`` and what
             ``Scan.to_dict`` returns.
     """
-    text, header = io.StringIO(), False
-    writer = csv.writer(text, lineterminator="\n")
+    columns: Iterable[str] = ()
+    rows = []
     for case, split, labels, scans in cases:
-        if not header:
-            writer.writerow(["case", "patient", "split", "image", *labels, "facts", "held_out"])
-            header = True
+        columns = labels
         for scan in scans:
             told = json.dumps(scan["facts"])
-            writer.writerow([case, case, split, scan["image"], *labels.values(), told, scan["held_out"]])
-    return text.getvalue()
+            rows.append([case, case, split, scan["image"], *labels.values(), told, scan["held_out"]])
+    return csv_text(["case", "patient", "split", "image", *columns, "facts", "held_out"], rows)

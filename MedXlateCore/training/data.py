@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,13 +42,17 @@ __all__ = [
     "fit_to_size",
     "mean_image",
     "named_warning",
+    "of_split",
     "output_scale",
+    "prepare_all",
     "prepare_data",
     "stream_positions",
 ]
 
 Float32Array = NDArray[np.float32]
 _MEAN_IMAGE_SLICES = 512
+Wanted = TypeVar("Wanted")
+Case = TypeVar("Case", bound=PreparedCase)
 
 
 @dataclass(frozen=True)
@@ -96,15 +100,39 @@ def prepare_data(
         val = table.split("val")[: config.training.validation_cases or None]
         wanted += [(row, single, number) for row in (*table.split("train"), *val)]
         warnings += table.warnings
-    cache.mkdir(parents=True, exist_ok=True)
-    remove_stale_temporaries(cache)
-    cases: list[PreparedCase] = []
 
     def prepare(entry: tuple[CaseRow, TrainingConfig, int]) -> PreparedCase:
         """Prepare one case for one direction, or find it in the cache."""
         row, single, number = entry
         return open_case(row, single, cache, number)
 
+    cases = prepare_all(wanted, prepare, config, cache, progress)
+    warnings += [named_warning(w, case) for case in cases for w in case.warnings]
+    return TrainingData(of_split(cases, "train"), of_split(cases, "val"), tuple(dict.fromkeys(warnings)))
+
+
+def prepare_all(
+    wanted: Sequence[Wanted],
+    prepare: Callable[[Wanted], Case],
+    config: TrainingConfig,
+    cache: Path,
+    progress: Callable[[int, int], None],
+) -> list[Case]:
+    """Prepare cases, some at a time, in the order given, and check that no image is in two splits.
+
+    Args:
+        wanted: what stands for each case.
+        prepare: makes a case of it, or finds it in the cache.
+        config: the run's configuration.
+        cache: folder of prepared cases.
+        progress: called with the number of cases done and their total.
+
+    Raises:
+        InputError: ``MX-DAT-006`` (an image in two splits), or from a case.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(cache)
+    cases: list[Case] = []
     with ThreadPoolExecutor(config.data.workers) as pool:
         try:
             for case in pool.map(prepare, wanted):
@@ -115,10 +143,12 @@ def prepare_data(
             raise
     images = ((case.image_sha256[:16], case.row.split, case.row.case) for case in cases)
     check_leakage(images, "image", Path(config.data.table))
-    warnings += [named_warning(w, case) for case in cases for w in case.warnings]
-    warnings = list(dict.fromkeys(warnings))
-    train = tuple(case for case in cases if case.row.split == "train")
-    return TrainingData(train, tuple(case for case in cases if case.row.split == "val"), tuple(warnings))
+    return cases
+
+
+def of_split(cases: Iterable[Case], name: str) -> tuple[Case, ...]:
+    """Return the cases of one split."""
+    return tuple(case for case in cases if case.row.split == name)
 
 
 def named_warning(warning: Warned, case: PreparedCase) -> Warned:

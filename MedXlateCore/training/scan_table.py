@@ -17,7 +17,17 @@ from MedXlateCore.acquisition import Acquisition
 from MedXlateCore.errors import InputError, UsageError, Warned
 from MedXlateCore.prompts.acquisition_text import describe
 from MedXlateCore.training.config import DataTable, TrainingConfig
-from MedXlateCore.training.table import SPLITS, CaseRow, check_leakage, file_of_case, image_columns, read_csv
+from MedXlateCore.training.table import (
+    CaseRow,
+    check_leakage,
+    check_split_name,
+    file_of_case,
+    image_columns,
+    is_wanted,
+    no_validation,
+    read_csv,
+    table_path,
+)
 from MedXlateCore.volume import Modality
 from MedXlateCore.weighting import role_of
 
@@ -69,27 +79,22 @@ def read_scans(data: DataTable) -> ScanTable:
             ``MX-DAT-006`` (a patient in two splits), ``MX-DAT-007`` (a file is missing), ``MX-DAT-009`` (no training
             case), ``MX-DAT-016`` (facts that cannot be read).
     """
-    if not data.table:
-        raise UsageError(
-            "MX-DAT-001", "no table of scans is given", expected="a CSV file", where="[data] table",
-            fix="set [data] table, or use --data scans.csv",
-        )  # fmt: skip
-    path = Path(data.table)
+    path = table_path(data, "scans")
     header, records = read_csv(path)
     image_columns(
         header, (), ("case", "split", "image", "facts", *data.where), path,
         optional=("patient", "held_out", data.roi or "seg"), fix="correct the table's header",
     )  # fmt: skip
     for line, record in records:
-        _check_row(record, f"{path}, line {line}")
+        _check_named(record, f"{path}, line {line}")
+        check_split_name(record, f"{path}, line {line}")
     for what, column in (("patient", "patient"), ("case", "case")):
         facts = ((record.get(column, "") or record["case"], record["split"], record["case"]) for _, record in records)
         check_leakage(facts, what, path)
     grouped: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
     for line, record in records:
         where = f"{path}, line {line}"
-        used = all(record[key] == wanted for key, wanted in data.where.items())
-        if used and record.get("held_out", "").lower() in _NO:
+        if is_wanted(record, data) and record.get("held_out", "").lower() in _NO:
             grouped.setdefault(record["case"], []).append((where, record))
     cases = [_case(name, scans, data, path) for name, scans in sorted(grouped.items())]
     usable = tuple(row for row in cases if len(row.facts) > 1)
@@ -101,8 +106,7 @@ def read_scans(data: DataTable) -> ScanTable:
     table = ScanTable(usable, warnings)
     _check_training(table, path)
     if not table.split("val"):
-        text = "there is no validation case"
-        warnings += (Warned("MX-DAT-010", text, str(path), "the last state is exported, not the best one"),)
+        warnings += (no_validation(path),)
     return ScanTable(usable, warnings)
 
 
@@ -126,7 +130,7 @@ def told_scans(config: TrainingConfig) -> TrainingConfig:
     return replace(config, data=data, model=replace(config.model, config=told))
 
 
-def _check_row(record: Mapping[str, str], where: str) -> None:
+def _check_named(record: Mapping[str, str], where: str) -> None:
     if not record["case"]:
         raise InputError(
             "MX-DAT-004",
@@ -134,14 +138,6 @@ def _check_row(record: Mapping[str, str], where: str) -> None:
             expected="a case in each row",
             where=where,
             fix="correct the column 'case'",
-        )
-    if record["split"] not in SPLITS:
-        raise InputError(
-            "MX-DAT-005",
-            f"the case '{record['case']}' is in the split '{record['split']}'",
-            expected=f"one of {', '.join(SPLITS)}",
-            where=where,
-            fix="correct the column 'split'",
         )
 
 

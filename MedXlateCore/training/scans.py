@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from MedXlateCore.acquisition import Acquisition, Plane
 from MedXlateCore.checks import check_together, checked
 from MedXlateCore.errors import InputError, Warned
-from MedXlateCore.files import remove_stale_temporaries
 from MedXlateCore.inference.prepare import prepare_sources, slice_stack
 from MedXlateCore.io import read_volume
 from MedXlateCore.models.dclip import tokens_of
@@ -39,9 +37,8 @@ from MedXlateCore.training.cache import (
     stored_entry,
 )
 from MedXlateCore.training.config import TrainingConfig
-from MedXlateCore.training.data import TrainingData, named_warning
+from MedXlateCore.training.data import TrainingData, named_warning, of_split, prepare_all
 from MedXlateCore.training.scan_table import ScanRow, domain_of, read_scans
-from MedXlateCore.training.table import check_leakage
 from MedXlateCore.transforms.foreground import foreground_mask
 from MedXlateCore.transforms.intensity import FittedNormaliser
 from MedXlateCore.transforms.planes import PLANES, centred, middle_part, plane_sizes, plane_slice
@@ -107,26 +104,13 @@ def prepare_scans(
     """
     table = read_scans(config.data)
     wanted = [*table.split("train"), *table.split("val")[: config.training.validation_cases or None]]
-    cache.mkdir(parents=True, exist_ok=True)
-    remove_stale_temporaries(cache)
-    cases: list[ScanCase] = []
-    with ThreadPoolExecutor(config.data.workers) as pool:
-        try:
-            for case in pool.map(lambda row: open_scans(row, config, cache), wanted):
-                cases.append(case)
-                progress(len(cases), len(wanted))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    check_leakage(((case.image_sha256[:16], case.row.split, case.row.case) for case in cases), "image",
-                  Path(config.data.table))  # fmt: skip
+    cases = prepare_all(wanted, lambda row: open_scans(row, config, cache), config, cache, progress)
     warnings = [*table.warnings, *(named_warning(w, case) for case in cases for w in case.warnings)]
-    train = tuple(case for case in cases if case.row.split == "train")
-    val = tuple(case for case in cases if case.row.split == "val")
+    train = of_split(cases, "train")
     names = [str(direction) for direction in config.directions]
     return TrainingData(
         train=tuple(pair for case in train for pair in _every_direction(case, names)),
-        val=tuple(pair for case in val for pair in _every_target(case, names)),
+        val=tuple(pair for case in of_split(cases, "val") for pair in _every_target(case, names)),
         warnings=tuple(dict.fromkeys(warnings)),
         scans=train,
     )

@@ -26,11 +26,15 @@ __all__ = [
     "CaseTable",
     "check_leakage",
     "check_names",
+    "check_split_name",
     "file_of_case",
     "image_columns",
+    "is_wanted",
     "modality_of_column",
+    "no_validation",
     "read_csv",
     "read_table",
+    "table_path",
 ]
 
 SPLITS = ("train", "val", "test")
@@ -78,17 +82,13 @@ def read_table(data: DataTable) -> CaseTable:
             ``MX-DAT-005`` (not a split), ``MX-DAT-006`` (a patient in two splits), ``MX-DAT-007`` (a file is missing),
             ``MX-DAT-008`` (a case lacks an image), ``MX-DAT-009`` (no training case).
     """
-    if not data.table:
-        raise UsageError(
-            "MX-DAT-001", "no table of cases is given", expected="a CSV file", where="[data] table",
-            fix="set [data] table, or use --data cases.csv",
-        )  # fmt: skip
-    path = Path(data.table)
+    path = table_path(data, "cases")
     header, records = read_csv(path)
     columns = _columns(header, data, path)
-    used = [(line, r) for line, r in records if all(r[key] == wanted for key, wanted in data.where.items())]
+    used = [(line, record) for line, record in records if is_wanted(record, data)]
     check_names(used, path)
-    _check_split_names(used, path)
+    for line, record in used:
+        check_split_name(record, f"{path}, line {line}")
     rows: list[CaseRow] = []
     warnings: list[Warned] = []
     for line, record in used:
@@ -100,6 +100,25 @@ def read_table(data: DataTable) -> CaseTable:
     check_leakage(((row.patient, row.split, row.case) for row in rows), "patient", path)
     table = CaseTable(tuple(sorted(rows, key=lambda row: row.case)), tuple(warnings))
     return CaseTable(table.rows, (*warnings, *_check_splits(table, len(records), data, path)))
+
+
+def table_path(data: DataTable, what: str) -> Path:
+    """Return the path of the table of ``what`` (``cases``, ``scans``) that ``[data]`` names.
+
+    Raises:
+        UsageError: ``MX-DAT-001``, it names none.
+    """
+    if not data.table:
+        raise UsageError(
+            "MX-DAT-001", f"no table of {what} is given", expected="a CSV file", where="[data] table",
+            fix=f"set [data] table, or use --data {what}.csv",
+        )  # fmt: skip
+    return Path(data.table)
+
+
+def is_wanted(record: Mapping[str, str], data: DataTable) -> bool:
+    """Say whether ``[data] where`` lets a row through."""
+    return all(record[key] == wanted for key, wanted in data.where.items())
 
 
 def check_leakage(facts: Iterable[tuple[str, str, str]], what: str, path: Path) -> None:
@@ -241,16 +260,20 @@ def check_names(used: Sequence[tuple[int, Mapping[str, str]]], path: Path) -> No
             )  # fmt: skip
 
 
-def _check_split_names(used: Sequence[tuple[int, Mapping[str, str]]], path: Path) -> None:
-    for line, record in used:
-        if record["split"] not in SPLITS:
-            raise InputError(
-                "MX-DAT-005",
-                f"the case '{record['case']}' is in the split '{record['split']}'",
-                expected=f"one of {', '.join(SPLITS)}",
-                where=f"{path}, line {line}",
-                fix="correct the column 'split'",
-            )
+def check_split_name(record: Mapping[str, str], where: str) -> None:
+    """Check that a row names a split.
+
+    Raises:
+        InputError: ``MX-DAT-005``.
+    """
+    if record["split"] not in SPLITS:
+        raise InputError(
+            "MX-DAT-005",
+            f"the case '{record['case']}' is in the split '{record['split']}'",
+            expected=f"one of {', '.join(SPLITS)}",
+            where=where,
+            fix="correct the column 'split'",
+        )
 
 
 def _row(
@@ -306,9 +329,14 @@ def _check_splits(table: CaseTable, n_records: int, data: DataTable, path: Path)
         )
     warnings = []
     if not table.split("val"):
-        text = "there is no validation case"
-        warnings.append(Warned("MX-DAT-010", text, str(path), "the last state is exported, not the best one"))
+        warnings.append(no_validation(path))
     if data.roi and not any(row.regions for row in table.split("train")):
         text = f"no training case has a lesion label map (column '{data.roi}'): no prompt can be learned"
         warnings.append(Warned("MX-DAT-012", text, str(path), 'correct [data] roi, or set it to "none"'))
     return warnings
+
+
+def no_validation(path: Path) -> Warned:
+    """Return the remark ``MX-DAT-010``: a table has no validation case."""
+    text = "there is no validation case"
+    return Warned("MX-DAT-010", text, str(path), "the last state is exported, not the best one")

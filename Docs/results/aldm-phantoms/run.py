@@ -45,8 +45,12 @@ HERE = Path(__file__).resolve().parent
 SAMPLES = 8
 SAMPLERS: tuple[Literal["ddim", "dpm_solver", "ddpm"], ...] = ("ddim", "dpm_solver", "ddpm")
 STEPS = (200, 50, 20, 10, 5, 2, 1)
-CURVE_CASES = 3
-METHODS = ("identity", "mean image", "U-Net 2D", "MS-SPADE alone", "ALDM", f"ALDM, mean of {SAMPLES}", "ceiling")
+CURVE_CASES = 2
+ONE = Sampling(steps=20)
+DRAWN = f"ALDM, one sample of {ONE.steps} steps"
+METHODS = (
+    "identity", "mean image", "U-Net 2D", "MS-SPADE alone", "ALDM", DRAWN, f"ALDM, mean of {SAMPLES}", "ceiling",
+)  # fmt: skip
 
 Maker = Callable[[PreparedCase], np.ndarray]
 
@@ -132,6 +136,7 @@ class Study:
                 **({"U-Net 2D": slicewise(unet, case)} if unet else {}),
                 "MS-SPADE alone": whole(network.spade_only, sources(case)),
                 "ALDM": self.aldm(number, case).values,
+                DRAWN: self.aldm(number, case, ONE).values,
                 f"ALDM, mean of {SAMPLES}": drawn.values,
                 "ceiling": whole(network.reconstruct, truth(case)[None]),
             }
@@ -168,7 +173,7 @@ class Study:
         """Write a test head in an axial and a coronal slice."""
         direction = self.config.directions[number]
         shown = {f"source: {direction.sources[0]}": made["identity"], f"acquired {direction.target}": truth(case)}
-        shown |= {f"SYNTHETIC: {name}": made[name] for name in METHODS[2:5] if name in made}
+        shown |= {f"SYNTHETIC: {name}": made[name] for name in METHODS[2:6] if name in made}
         tiles = [Tile(name, volume_of(array, case), (-1.0, 1.0)) for name, array in shown.items()]
         tiles.append(Tile("standard deviation", volume_of(drawn.deviation, case), (0.0, 0.3)))
         panels = [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from MedXlateCore.files import atomic_write_text, csv_text
 from MedXlateCore.metrics.statistics import paired_test, summarise
 
 __all__ = ["tables", "write_csv"]
@@ -17,10 +17,7 @@ COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "mae": ("MAE", 4), "ju
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with all their keys as columns."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(rows)
+    atomic_write_text(path, csv_text(keys, ([row.get(key, "") for key in keys] for row in rows)))
 
 
 def tables(

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.autoencoder import norm32, patched, unpatched
+from MedXlateCore.models.blocks.detail import DetailEnd
 from MedXlateCore.models.blocks.diffusion import time_embedding
 from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
@@ -128,6 +129,7 @@ class LatentUnet(nn.Module):
         classes: number of targets.
         conditioning: how the class is told.
         patch: side of the patches of latents that become channels first (Hoogeboom et al., ICML 2023); 1 for none.
+        detail: channels of a ``DetailEnd``; 0 for none.
     """
 
     def __init__(
@@ -141,8 +143,10 @@ class LatentUnet(nn.Module):
         classes: int,
         conditioning: Conditioning = "class_embed",
         patch: int = 1,
+        detail: int = 0,
     ) -> None:
         super().__init__()
+        self.detail = DetailEnd(channels + out, detail, out, classes, normed=False) if detail else None
         now, embedding = widths[0], 4 * widths[0]
         token = classes if conditioning == "crossattn" else 0
         self.width, self.classes, self.patch = now, classes, patch
@@ -170,7 +174,8 @@ class LatentUnet(nn.Module):
                 now = width
             if level:
                 self.ups.append(VolumeConv(now, now))
-        self.norm, self.last = norm32(now), _faint(VolumeConv(now, out * patch**3))
+        last = VolumeConv(now, out * patch**3)
+        self.norm, self.last = norm32(now), last if detail else _faint(last)
 
     def forward(self, x: Tensor, steps: Tensor, target: int) -> Tensor:
         """Predict.
@@ -185,7 +190,7 @@ class LatentUnet(nn.Module):
             embedding = embedding + self.kinds.weight[target]
         tokens = F.one_hot(torch.tensor(target, device=x.device), self.classes).to(embedding.dtype)
         tokens = tokens.expand(len(x), 1, -1)
-        x = self.stem(patched(x, self.patch))
+        latents, x = x, self.stem(patched(x, self.patch))
         kept = [x]
         for n, down in enumerate(self.downs, 1):
             x = down(x, embedding) if isinstance(down, TimedBlock) else down(x)
@@ -197,7 +202,8 @@ class LatentUnet(nn.Module):
                 x = self._attended(f"up{n}", up(torch.cat((x, kept.pop()), dim=1), embedding), tokens)
             else:
                 x = up(F.interpolate(x, scale_factor=2, mode="nearest"))
-        return unpatched(self.last(F.silu(self.norm(x))), self.patch)
+        x = unpatched(self.last(F.silu(self.norm(x))), self.patch)
+        return x if self.detail is None else self.detail(latents, x, target)
 
     def _attended(self, name: str, x: Tensor, tokens: Tensor) -> Tensor:
         return self.attentions[name](x, tokens) if name in self.attentions else x

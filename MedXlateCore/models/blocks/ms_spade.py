@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.autoencoder import patched, unpatched
+from MedXlateCore.models.blocks.detail import DetailEnd
 from MedXlateCore.models.blocks.norms import InstanceNorm
 from MedXlateCore.models.blocks.volume_conv import VolumeConv
 
@@ -104,6 +105,7 @@ class MsSpade(nn.Module):
         residual: channels after each unswitched block behind the stem.
         size: side of the first and the last convolution.
         patch: side of the patches of latents that become channels at first; 1 for none.
+        detail: channels of a ``DetailEnd``; 0 for none.
     """
 
     def __init__(
@@ -116,8 +118,10 @@ class MsSpade(nn.Module):
         residual: Sequence[int] = (),
         size: int = 7,
         patch: int = 1,
+        detail: int = 0,
     ) -> None:
         super().__init__()
+        self.detail = DetailEnd(2 * channels, detail, channels, classes, normed=True) if detail else None
         self.patch, channels = patch, channels * patch**3
         before: list[nn.Module] = []
         if stem:
@@ -131,7 +135,8 @@ class MsSpade(nn.Module):
 
     def forward(self, x: Tensor, target: int) -> Tensor:
         """Make latents like those of class ``target``."""
-        x = self.before(patched(x, self.patch))
+        latents, x = x, self.before(patched(x, self.patch))
         for block in self.blocks:
             x = block(x, target)
-        return unpatched(self.last(x), self.patch)
+        x = unpatched(self.last(x), self.patch)
+        return x if self.detail is None else self.detail(latents, x, target)

@@ -354,6 +354,8 @@ def test_values_that_are_not_finite_do_not_come_through():
         {"noise_low": 0.5},
         {"steps": 2000},
         {"latent_scale": 0.0},
+        {"spade_detail": -1},
+        {"unet_detail": 1000},
         {"directions": ("T1,T2->FLAIR",)},
     ],
 )
@@ -414,3 +416,24 @@ def test_several_samples_may_take_steps_of_their_own():
     assert translated(network).facts["steps"] == 1
     assert translated(network, samples=2).facts["steps"] == 3
     assert translated(network, samples=2, steps=2).facts["steps"] == 2
+
+
+def test_spade_may_see_latents_on_the_scale_of_the_diffusion():
+    network = build(spade_scaled=True)
+    source = torch.randn(1, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        network.latent_mean.fill_(3.0)
+        network.latent_square.fill_(13.0)  # a standard deviation of 2
+        expected = 2 * network.spade((source - 3) / 2, 1) + 3
+        assert torch.allclose(network.like(source, 1), expected, atol=1e-5)
+        assert (network.like(source, 1) - network.spade(source, 1)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("part", ["spade", "unet"])
+def test_ends_on_the_full_grid_are_chosen_for_each_part(part):
+    plain, detailed = build(), build(**{f"{part}_detail": 8})
+    ends = [name for name, _ in detailed.named_parameters() if ".detail." in name]
+    assert ends
+    assert all(name.startswith(f"{part}.") for name in ends)
+    assert not any(".detail." in name for name, _ in plain.named_parameters())
+    assert torch.isfinite(detailed(images())).all()
