@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from MedXlateCore.files import atomic_write_text, csv_text
 from MedXlateCore.metrics.statistics import paired_test, patient_means, summarise
 
 __all__ = ["tables", "write_csv"]
@@ -25,10 +25,7 @@ ROLES = ("T1", "T2", "FLAIR", "CT")
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write rows with all their keys as columns."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, keys)
-        writer.writeheader()
-        writer.writerows(rows)
+    atomic_write_text(path, csv_text(keys, ([row.get(key, "") for key in keys] for row in rows)))
 
 
 def tables(
