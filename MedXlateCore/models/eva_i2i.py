@@ -46,6 +46,7 @@ from MedXlateCore.acquisition import Acquisition, Plane
 from MedXlateCore.directions import parse_direction
 from MedXlateCore.models.blocks.checks import check_architecture, check_images
 from MedXlateCore.models.blocks.eva_recipe import EvaRecipe, EvaRecipeConfig
+from MedXlateCore.models.blocks.precision import full_precision
 from MedXlateCore.models.blocks.structure import STRIDE, Backbone, Decoder, StructureEncoder
 from MedXlateCore.models.blocks.text import TextTransformer
 from MedXlateCore.models.dclip import DCLIP_PRESETS, Dclip, DclipConfig, tokens_of
@@ -183,10 +184,14 @@ class EvaNetwork(nn.Module):
             self.codes = nn.Embedding(len(known_domains(config)), vector)
 
     def vectors(self, asked: Tensor) -> Tensor:
-        """Return the vectors [N, D] of what is asked for: tokens [N, L], or with ``onehot`` numbers of domains [N]."""
-        if self.config.domain_encoding == "dclip":
-            return self.dclip.text_vectors(asked)
-        return (self.frozen_text if self.config.domain_encoding == "frozen_text" else self.codes)(asked)
+        """Return the vectors [N, D] of what is asked for: tokens [N, L], or with ``onehot`` numbers of domains [N].
+
+        In full precision: it is done once for a target, and what is lost here is lost in every pixel.
+        """
+        with full_precision(asked):
+            if self.config.domain_encoding == "dclip":
+                return self.dclip.text_vectors(asked)
+            return (self.frozen_text if self.config.domain_encoding == "frozen_text" else self.codes)(asked)
 
     def asked(self, facts: Acquisition, detail: Literal["all", "none"] = "all") -> Tensor:
         """Return what stands for one target: tokens [1, L], or with ``onehot`` the number [1] of the nearest domain.

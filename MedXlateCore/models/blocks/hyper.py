@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.convnext import KERNEL, PixelAttention, bordered
+from MedXlateCore.models.blocks.precision import full_precision
 from MedXlateCore.models.blocks.restormer import LayerNorm2d
 
 __all__ = ["DynamicConv", "HyperBlock", "HyperStage"]
@@ -47,12 +48,14 @@ class DynamicConv(nn.Module):
             nn.init.constant_(linear.bias, start)
 
     def kernels(self, vectors: Tensor) -> Tensor:
-        """Return the kernels [B, out, C, size, size] (C is 1 if depthwise) for vectors [B, D]."""
+        """Return the kernels [B, out, C, size, size] (C is 1 if depthwise) for vectors [B, D], in full precision."""
         out, inner, size, _ = self.weight.shape
-        rows = self.rows(vectors).view(-1, out, self.rank)
-        change = rows @ self.columns(vectors).view(-1, self.rank, inner)
-        places = self.places(vectors).view(-1, 1, 1, size, size)
-        return self.weight * change[..., None, None] * places
+        with full_precision(vectors):
+            vectors = vectors.to(self.weight.dtype)
+            rows = self.rows(vectors).view(-1, out, self.rank)
+            change = rows @ self.columns(vectors).view(-1, self.rank, inner)
+            places = self.places(vectors).view(-1, 1, 1, size, size)
+            return self.weight * change[..., None, None] * places
 
     def forward(self, x: Tensor, vectors: Tensor) -> Tensor:
         """Convolve each image with its own kernel.
