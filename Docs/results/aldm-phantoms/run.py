@@ -51,6 +51,7 @@ DRAWN = f"ALDM, one sample of {ONE.steps} steps"
 METHODS = (
     "identity", "mean image", "U-Net 2D", "MS-SPADE alone", "ALDM", DRAWN, f"ALDM, mean of {SAMPLES}", "ceiling",
 )  # fmt: skip
+SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", DRAWN: "one sample"}
 
 Maker = Callable[[PreparedCase], np.ndarray]
 
@@ -127,19 +128,9 @@ class Study:
     def compare(self, number: int, unet: torch.nn.Module | None = None) -> None:
         """Measure every method on one direction; the U-Net where there is one."""
         direction = self.config.directions[number]
-        network, mean = self.model.towards(number), mean_image(self.means, number)
         for position, case in enumerate(self.cases(number)):
             drawn = self.aldm(number, case, Sampling(samples=SAMPLES))
-            made = {
-                "identity": sources(case)[0],
-                "mean image": np.broadcast_to(fit_to_size(mean, case.size), sources(case)[0].shape),
-                **({"U-Net 2D": slicewise(unet, case)} if unet else {}),
-                "MS-SPADE alone": whole(network.spade_only, sources(case)),
-                "ALDM": self.aldm(number, case).values,
-                DRAWN: self.aldm(number, case, ONE).values,
-                f"ALDM, mean of {SAMPLES}": drawn.values,
-                "ceiling": whole(network.reconstruct, truth(case)[None]),
-            }
+            made = self.made(number, case, drawn, unet)
             doubt = self.doubt(drawn, case)
             for method, volume in made.items():
                 facts = {"direction": str(direction), "case": case.row.case, "method": method}
@@ -147,6 +138,22 @@ class Study:
                 self.rows.append({**facts, **measure(truth(case), volume, head(case)), **extra})
             if position == 0:
                 self.picture(number, case, made, drawn)
+
+    def made(
+        self, number: int, case: PreparedCase, drawn: PredictedVolume, unet: torch.nn.Module | None
+    ) -> dict[str, np.ndarray]:
+        """Return what each method makes of a case, [K, H, W]."""
+        network, mean = self.model.towards(number), mean_image(self.means, number)
+        return {
+            "identity": sources(case)[0],
+            "mean image": np.broadcast_to(fit_to_size(mean, case.size), sources(case)[0].shape),
+            **({"U-Net 2D": slicewise(unet, case)} if unet else {}),
+            "MS-SPADE alone": whole(network.spade_only, sources(case)),
+            "ALDM": self.aldm(number, case).values,
+            DRAWN: self.aldm(number, case, ONE).values,
+            f"ALDM, mean of {SAMPLES}": drawn.values,
+            "ceiling": whole(network.reconstruct, truth(case)[None]),
+        }
 
     def doubt(self, drawn: PredictedVolume, case: PreparedCase) -> float:
         """Return Spearman's rank correlation of standard deviation and absolute error inside the head."""
@@ -173,14 +180,17 @@ class Study:
         """Write a test head in an axial and a coronal slice."""
         direction = self.config.directions[number]
         shown = {f"source: {direction.sources[0]}": made["identity"], f"acquired {direction.target}": truth(case)}
-        shown |= {f"SYNTHETIC: {name}": made[name] for name in METHODS[2:6] if name in made}
+        shown |= {short: made[name] for name, short in SHOWN.items() if name in made}
         tiles = [Tile(name, volume_of(array, case), (-1.0, 1.0)) for name, array in shown.items()]
         tiles.append(Tile("standard deviation", volume_of(drawn.deviation, case), (0.0, 0.3)))
         panels = [
             slice_panel(tiles, case.shape[0] // 2, height=190),
             slice_panel(tiles, case.size[0] // 2, "coronal", height=130),
         ]
-        captions = [f"{direction}, test head {case.row.case}: research use only, not for diagnosis", "coronal"]
+        captions = [
+            f"{direction}, {case.row.case}; all but the first two pictures are SYNTHETIC",
+            "coronal; research use only, not for diagnosis",
+        ]
         stack_panels(panels, captions).save(self.out / f"panel-{number + 1}.png", optimize=True)
 
     def write(self, minutes: float) -> None:
