@@ -17,6 +17,8 @@ from MedXlateCore.transforms.orientation import AxisOrder
 from MedXlateCore.transforms.resampling import resample
 from MedXlateCore.volume import Modality, Volume
 
+pytestmark = pytest.mark.xdist_group("demo")  # one worker: what they share is made once
+
 SPACING_MM = (8.0, 8.0, 9.0)
 FILES = {
     "overview.png",

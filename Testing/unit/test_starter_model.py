@@ -17,6 +17,8 @@ from MedXlateCore.phantom.head import build_subject, render_subject
 from MedXlateCore.pipeline import translate
 from MedXlateCore.volume import Modality
 
+pytestmark = pytest.mark.xdist_group("starter")  # one worker: what they share is made once
+
 MAX_BYTES = 8 * 10**6
 SEEDS = (7_100_003, 7_100_008)  # `medxlate phantom` draws from the first 100,000 of each million: in no cohort
 SPACING_MM = (2.0, 2.0, 9.0)

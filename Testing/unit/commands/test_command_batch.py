@@ -21,6 +21,8 @@ from MedXlateCore.errors import ResourceError
 from MedXlateCore.files import folder_lock, sha256_file
 from MedXlateCore.io import read_record, read_volume, write_volume
 
+pytestmark = pytest.mark.xdist_group("batch")  # one worker: what they share is made once
+
 CASES = [f"case_{number:03d}" for number in range(12)]
 TRUNCATED, LACKING = CASES[4], CASES[7]
 

@@ -20,6 +20,8 @@ from MedXlateCore.metrics.protocols import get_protocol
 from MedXlateCore.metrics.statistics import paired_test
 from MedXlateCore.volume import Geometry, Modality, Volume
 
+pytestmark = pytest.mark.xdist_group("report")  # one worker: what they share is made once
+
 Tiny = Callable[..., Experiment]
 
 

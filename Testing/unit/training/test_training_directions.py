@@ -18,6 +18,8 @@ from MedXlateCore.pipeline import translate
 from MedXlateCore.training.data import SliceData, prepare_data
 from MedXlateCore.training.run import train
 
+pytestmark = pytest.mark.xdist_group("directions")  # one worker: what they share is made once
+
 MANY = (
     'data.directions=["T1->T2", "T2->T1", "T1->T1ce"]', "data.sources=[]", 'data.target=""', 'data.roi="none"',
     'model.method="medprompt"', "recipe={}", "training.ema_decay=0.0",
