@@ -73,13 +73,13 @@ class AldmNetwork(nn.Module):
         self.spade, self.unet = None, None
         if config.use_spade:
             width = (config.spade_widths, config.spade_hidden, config.spade_stem, config.spade_residual)
-            ends = (config.spade_size, config.spade_patch, config.spade_detail)
-            self.spade = MsSpade(classes, channels, *width, *ends)
+            self.spade = MsSpade(classes, channels, *width, config.spade_size, config.spade_patch, config.spade_detail)
         if config.use_diffusion:
             seen = channels * (1 + self._shown * config.concat_condition)
             shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
-            ends = (config.unet_patch, config.unet_detail)
-            self.unet = LatentUnet(seen, channels, *shape, classes, config.conditioning, *ends)
+            self.unet = LatentUnet(
+                seen, channels, *shape, classes, config.conditioning, config.unet_patch, config.unet_detail
+            )
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_square", torch.ones(channels))
         self.register_buffer("latent_count", torch.ones(()))
