@@ -14,7 +14,7 @@ published number. U-Net 128/256/512, two blocks; the published "658 M" fit its s
 cross-attention, the conditions are target-like latents only. ``code``: the authors' current code: 6.5 M + 18.9 M +
 33.2 M, class embedding, source and target-like latents. ``tiny`` is for a CPU: latents of half the size, reached by a
 shortcut over means (ours) so that few steps of training suffice, ``kl`` (no codes to search), MS-SPADE and U-Net on
-patches of latents with an end on the full grid (``DetailEnd``, ours: without it both are blurred); the diffusion is of
+patches of latents with an end on the full grid (``DetailEnd``, ours), since patches lose detail; the diffusion is of
 what MS-SPADE leaves (``residual``, ours) and predicts it clean. One sample of it takes one step, which ends at the mean
 of what is likely: more steps draw one of the likely volumes, whose error is larger on average, and which only several
 samples are good for.

@@ -11,6 +11,7 @@ from MedXlateCore.metrics.statistics import paired_test, summarise
 
 __all__ = ["tables", "write_csv"]
 
+SPADE = "MS-SPADE alone"
 COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "mae": ("MAE", 4), "jump": ("neighbouring slices", 3)}
 
 
@@ -31,21 +32,30 @@ def tables(
     text += ["", "### Samplers and steps, first direction", ""]
     text += ["| sampler | steps | PSNR (dB) | seconds a volume |", "|---|---|---|---|"]
     text += [f"| {r['sampler']} | {r['steps']} | {r['psnr']:.2f} | {r['seconds']:.2f} |" for r in steps]
-    ranks = [row["spearman"] for row in rows if "spearman" in row]
-    correlation = f"{summarise(ranks).as_text(3)}, {len(ranks)} volumes"
     text += ["", "### Does the standard deviation know where the errors are?", ""]
-    text += [f"Spearman's correlation with the absolute error inside the head: {correlation}.", ""]
-    return "\n".join(text)
+    text += ["Spearman's correlation with the absolute error inside the head.", ""]
+    text += ["| direction | correlation | volumes |", "|---|---|---|"]
+    ranked = [row for row in rows if "spearman" in row]
+    for direction in (*dict.fromkeys(row["direction"] for row in ranked), "all"):
+        own = [row["spearman"] for row in ranked if direction in ("all", row["direction"])]
+        text.append(f"| {direction} | {summarise(own).as_text(3)} | {len(own)} |")
+    return "\n".join([*text, ""])
 
 
 def _comparison(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[str]:
-    """Return one direction's table; p is Wilcoxon's, paired by head, of the PSNR against ALDM's, not corrected."""
-    names = " | ".join(name for name, _ in COLUMNS.values())
-    lines = [f"| method | {names} | p against ALDM |", "|---|" + "---|" * (len(COLUMNS) + 1)]
-    ours = [row["psnr"] for row in rows if row["method"] == "ALDM"]
-    for method in [name for name in methods if any(row["method"] == name for row in rows)]:
-        found = [row for row in rows if row["method"] == method]
-        cells = [summarise([row[key] for row in found]).as_text(digits) for key, (_, digits) in COLUMNS.items()]
-        test = "" if method == "ALDM" else f"{paired_test([row['psnr'] for row in found], ours).p_value:.2g}"
-        lines.append(f"| {method} | {' | '.join(cells)} | {test} |")
+    """Return one direction's table; each p is Wilcoxon's, paired by head, not corrected."""
+    tests = (("psnr", "ALDM"), ("psnr", SPADE), ("ssim", SPADE))
+    names = [name for name, _ in COLUMNS.values()] + [f"p, {COLUMNS[key][0]} against {rival}" for key, rival in tests]
+    lines = [f"| method | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+
+    def values(method: str, key: str) -> list[float]:
+        """Return a method's figures, head by head."""
+        return [row[key] for row in rows if row["method"] == method]
+
+    for method in [name for name in methods if values(name, "psnr")]:
+        cells = [summarise(values(method, key)).as_text(digits) for key, (_, digits) in COLUMNS.items()]
+        for key, rival in tests:
+            same = method == rival
+            cells.append("" if same else f"{paired_test(values(method, key), values(rival, key)).p_value:.2g}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines
