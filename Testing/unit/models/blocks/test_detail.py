@@ -55,7 +55,7 @@ def test_what_lies_inside_a_patch_reaches_its_own_place():
     with torch.no_grad():
         with_end = from_shuffled_patch(lambda x: spade(detail=8)(x, 1))
         without = from_shuffled_patch(lambda x: spade(detail=0)(x, 1))
-    assert with_end > without
+    assert with_end > 1.3 * without  # an end that is deaf to the fine maps has 1.04
 
 
 def test_a_u_net_with_it_starts_close_to_zero_and_learns_from_everything_but_the_other_classes():
