@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from MedXlateCore.errors import Warned
 from MedXlateCore.models.aldm_config import AldmConfig
 from MedXlateCore.models.aldm_net import AldmNetwork, AldmTowards
-from MedXlateCore.models.blocks.checks import check_constants
+from MedXlateCore.models.blocks.checks import check_architecture, check_constants
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.updates import descend, figures, held
 from MedXlateCore.models.method import Batch, Method, Recipe, TrainingState, check_choices
@@ -74,6 +74,8 @@ class AldmRecipeConfig:
         perceptual_weights: safetensors file with VGG-16's first layers, see ``PerceptualLoss``; empty for no such term.
         cycle_weight: of the L1 around target-like latents and back, in ``spade``; where the source is a target too.
         draws: of noise for each volume, in ``diffusion``.
+        slab: planes of a volume, at a random depth, that a step sees; 0 for whole volumes, as published (an earlier
+            version of the authors' code crops along all axes).
         flip_depth, flip_height, flip_width: probabilities of mirroring a volume.
 
     Raises:
@@ -97,6 +99,7 @@ class AldmRecipeConfig:
     perceptual_weights: str = ""
     cycle_weight: float = 0.0
     draws: int = 1
+    slab: int = 0
     flip_depth: float = 0.1
     flip_height: float = 0.1
     flip_width: float = 0.1
@@ -108,7 +111,7 @@ class AldmRecipeConfig:
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
         ranges = dict.fromkeys((*unit, *rates), (0.0, 1.0)) | dict.fromkeys(weights, (0.0, 1e6))
         ranges |= dict.fromkeys((f"{stage}_share" for stage in STAGES), (0.001, 1000.0))
-        check_constants(self, ranges | {"discriminator_width": (1.0, 512.0), "draws": (1.0, 64.0)})
+        check_constants(self, ranges | {"discriminator_width": (1.0, 512.0), "draws": (1.0, 64.0), "slab": (0.0, 4096.0)})
 
 
 class AldmRecipe(Recipe):
@@ -118,6 +121,8 @@ class AldmRecipe(Recipe):
 
     def __init__(self, config: AldmConfig, recipe_config: AldmRecipeConfig) -> None:
         self.config, self.recipe_config = config, recipe_config
+        fits = recipe_config.slab % config.multiple == 0
+        check_architecture(fits, "slab", recipe_config.slab, f"a multiple of {config.multiple}, or 0 for whole volumes")
         self._network = AldmNetwork(config)
         self._networks: dict[str, nn.Module] = {"generator": self._network}
         if recipe_config.adversarial_weight > 0:
@@ -196,13 +201,22 @@ class AldmRecipe(Recipe):
         for parameter in self._parameters(stage):
             parameter.requires_grad_(True)
         try:
-            return figures(getattr(self, f"_{stage}_step")(self._flipped(batch, state), state, within))
+            seen = self._flipped(self._cropped(batch, state), state)
+            return figures(getattr(self, f"_{stage}_step")(seen, state, within))
         finally:
             self._network.requires_grad_(True)
 
     def _parameters(self, stage: str) -> list[nn.Parameter]:
         parts = [getattr(self._network, name) for name in PARTS[stage]]
         return [parameter for part in parts for parameter in part.parameters()]
+
+    def _cropped(self, batch: Batch, state: TrainingState) -> Batch:
+        planes, depth = self.recipe_config.slab, batch.images.shape[2]
+        if not 0 < planes < depth:
+            return batch
+        generator = state.generator
+        low = int(torch.randint(0, depth - planes + 1, (), generator=generator, device=generator.device))
+        return batch.mapped(lambda tensor: tensor.narrow(2, low, planes))
 
     def _flipped(self, batch: Batch, state: TrainingState) -> Batch:
         weights = self.recipe_config
@@ -310,7 +324,7 @@ class Aldm(Method):
         ),
         "code": AldmConfig(directions=("T1->T1ce", "T1->T2", "T1->FLAIR", "T2->T1")),
         "tiny": AldmConfig(
-            widths=(16,),
+            widths=(32,),
             decoder_blocks=1,
             middle="none",
             patch=2,
@@ -318,18 +332,13 @@ class Aldm(Method):
             regulariser="kl",
             codes=1024,
             codebook="average",
-            spade_widths=(32,),
+            planar=True,
+            spade_nested=True,
+            spade_widths=(16, 48, 96),
             spade_hidden=8,
-            spade_stem=32,
-            spade_size=3,
-            spade_patch=4,
-            spade_detail=32,
             spade_scaled=True,
-            unet_widths=(32, 48),
-            unet_attention=(1,),
-            unet_head=16,
-            unet_patch=2,
-            unet_detail=32,
+            unet_nested=True,
+            unet_widths=(16, 48, 96),
             residual=True,
             prediction="x0",
             steps=1,
@@ -339,14 +348,15 @@ class Aldm(Method):
     }
     recipe_presets = {
         "tiny": AldmRecipeConfig(
-            autoencoder_share=0.15,
-            spade_share=0.37,
-            diffusion_share=0.48,
+            autoencoder_share=0.12,
+            spade_share=0.38,
+            diffusion_share=0.5,
             autoencoder_rate=4e-3,
-            spade_rate=1.2e-3,
-            diffusion_rate=1.5e-3,
+            spade_rate=2.5e-3,
+            diffusion_rate=2.5e-3,
             schedule="cosine",
             adversarial_weight=0.0,
+            slab=16,
             flip_depth=0.0,
             flip_height=0.0,
             flip_width=0.5,

@@ -36,13 +36,14 @@ class AldmConfig:
         vq_legacy: weigh the other term with it, as the authors' code does by mistake.
         revive: put codes that are taken less often a batch where latents are; 0 for never.
         use_spade: make target-like latents by MS-SPADE.
-        spade_widths: channels after its switched blocks.
+        planar: convolve within slices, with some channels from the slices beside (``PlanarConv``, ours), everywhere
+            but where MS-SPADE is as published.
+        spade_nested: MS-SPADE as ``SpadeUnet`` (ours), which has neither stem nor unswitched blocks.
+        spade_widths: channels after its switched blocks; nested: by resolution, finest first.
         spade_hidden: channels between features and gains.
         spade_stem: channels after its first 7x7x7 convolution; 0 for neither first nor last convolution.
         spade_residual: channels after its unswitched residual blocks.
         spade_size: side of its first and last convolution.
-        spade_patch: side of the patches of latents that become channels before it; 1 for none.
-        spade_detail: channels of its end on the full grid, see ``DetailEnd``; 0 for none.
         spade_scaled: show it latents as the diffusion sees them (ours).
         use_diffusion: refine by diffusion; else the target-like latents are decoded.
         concat_condition: show the diffusion its conditions beside the noisy latents; else it starts from them.
@@ -50,11 +51,11 @@ class AldmConfig:
         residual: diffuse what the target's latents differ by from the target-like ones, not the latents themselves
             (ours): a short training then begins where MS-SPADE ends, instead of from nothing.
         conditioning: how the target class is told: ``class_embed`` or ``crossattn``.
+        unet_nested: the diffusion's U-Net as ``TimedUnet`` (ours), without attention, patches and choice of blocks.
         unet_widths, unet_blocks: of the diffusion's U-Net.
         unet_attention: halvings of latents after which places attend to each other.
         unet_head: channels of an attention head.
         unet_patch: side of the patches of latents that become channels before the U-Net; 1 for none.
-        unet_detail: channels of its end on the full grid, see ``DetailEnd``; 0 for none.
         latent_scale: what latents are multiplied by for the diffusion; None: centred and divided by the training
             data's standard deviation, a channel each.
         levels, noise_low, noise_high: of the noise, see ``GaussianSchedule``.
@@ -85,26 +86,26 @@ class AldmConfig:
     beta: float = 0.25
     vq_legacy: bool = False
     revive: float = 0.01
+    planar: bool = False
     use_spade: bool = True
+    spade_nested: bool = False
     spade_widths: tuple[int, ...] = (128, 256, 128, 4)
     spade_hidden: int = 64
     spade_stem: int = 0
     spade_residual: tuple[int, ...] = ()
     spade_size: int = 7
-    spade_patch: int = 1
-    spade_detail: int = 0
     spade_scaled: bool = False
     use_diffusion: bool = True
     concat_condition: bool = True
     cond_inputs: Literal["code", "paper"] = "code"
     residual: bool = False
     conditioning: Conditioning = "class_embed"
+    unet_nested: bool = False
     unet_widths: tuple[int, ...] = (128, 128, 256)
     unet_blocks: int = 1
     unet_attention: tuple[int, ...] = (1, 2)
     unet_head: int = 32
     unet_patch: int = 1
-    unet_detail: int = 0
     latent_scale: float | None = None
     levels: int = 1000
     noise_low: float = 0.0015
@@ -125,12 +126,10 @@ class AldmConfig:
             fair = few <= len(value) <= MAX_LEVELS and all(1 <= n <= MAX_WIDTH for n in value)
             check_architecture(fair, name, value, f"{few} to {MAX_LEVELS} numbers from 1 to {MAX_WIDTH}")
         ranges = dict.fromkeys(("encoder_blocks", "decoder_blocks", "unet_blocks"), MAX_BLOCKS)
-        ranges |= dict.fromkeys(("patch", "spade_patch", "unet_patch"), MAX_PATCH)
+        ranges |= dict.fromkeys(("patch", "unet_patch"), MAX_PATCH)
         ranges |= {"latent_channels": 64, "codes": MAX_CODES, "spade_hidden": 512, "unet_head": 512}
         for name, most in (ranges | {"levels": 10_000, "steps": self.levels, "tile": 4096}).items():
             check_architecture(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
-        for name in ("spade_detail", "unet_detail"):
-            check_architecture(0 <= getattr(self, name) <= 512, name, getattr(self, name), "0 to 512")
         for name, high in {"beta": 1e3, "eta": 1.0, "start": 1.0, "revive": 1e3}.items():
             check_architecture(0 <= getattr(self, name) <= high, name, getattr(self, name), f"0 to {high:g}")
         noisy = 0 < self.noise_low <= self.noise_high < 1
@@ -143,15 +142,17 @@ class AldmConfig:
         check_architecture(scaled, "latent_scale", self.latent_scale, "a positive number, or none for measured")
         some = self.use_spade or self.use_diffusion
         check_architecture(some, "use_spade, use_diffusion", (False, False), "one of them at least")
-        ends = self.latent_channels * self.spade_patch**3
         full = not self.residual or (self.use_spade and self.use_diffusion and self.concat_condition)
         check_architecture(full, "residual", True, "with use_spade, use_diffusion and concat_condition only")
-        closed = not self.use_spade or self.spade_stem > 0 or self.spade_widths[-1] == ends
-        check_architecture(closed, "spade_widths", self.spade_widths, f"{ends} last, or a spade_stem")
+        shaped = not self.use_spade or self.spade_nested or self.spade_stem > 0
+        closed = shaped or self.spade_widths[-1] == self.latent_channels
+        check_architecture(closed, "spade_widths", self.spade_widths, f"{self.latent_channels} last, or a spade_stem")
         odd = self.spade_size in (1, 3, 5, 7)
         check_architecture(odd, "spade_size", self.spade_size, "1, 3, 5 or 7")
         fits = not self.shortcut or self.factor**3 % self.latent_channels == 0
         check_architecture(fits, "shortcut", True, "latent_channels that divide the number of voxels of a latent")
+        told = not self.unet_nested or self.conditioning == "class_embed"
+        check_architecture(told, "conditioning", self.conditioning, "class_embed with unet_nested")
         few = 1 <= len(self.directions) <= MAX_DIRECTIONS and all(len(s) == 1 for s, _ in self._read_directions())
         check_architecture(few, "directions", list(self.directions), f"1 to {MAX_DIRECTIONS}, each from one source")
 
@@ -178,5 +179,6 @@ class AldmConfig:
     @property
     def multiple(self) -> int:
         """Number that depth, height and width must be a multiple of."""
-        unet = self.unet_patch * 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
-        return self.factor * math.lcm(unet, self.spade_patch if self.use_spade else 1)
+        unet = (1 if self.unet_nested else self.unet_patch) * 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
+        spade = 2 ** (len(self.spade_widths) - 1) if self.use_spade and self.spade_nested else 1
+        return self.factor * math.lcm(unet, spade)

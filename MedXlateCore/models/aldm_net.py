@@ -17,6 +17,7 @@ from MedXlateCore.models.blocks.latent_unet import LatentUnet
 from MedXlateCore.models.blocks.ms_spade import MsSpade
 from MedXlateCore.models.blocks.precision import full_precision
 from MedXlateCore.models.blocks.quantiser import GaussianRegulariser, Regularised, VectorQuantiser
+from MedXlateCore.models.blocks.nested_unet import SpadeUnet, TimedUnet
 from MedXlateCore.models.sampling import Sampling, VolumePrediction
 
 __all__ = ["AldmNetwork", "AldmTowards"]
@@ -41,6 +42,23 @@ def _end(run: Generator[None, None, Any]) -> Any:
             return end.value
 
 
+def _spade(config: AldmConfig, classes: int) -> nn.Module:
+    """Return MS-SPADE, as published or in the shape of a U-Net."""
+    width = (classes, config.latent_channels, config.spade_widths, config.spade_hidden)
+    if config.spade_nested:
+        return SpadeUnet(*width, config.planar)
+    return MsSpade(*width, config.spade_stem, config.spade_residual, config.spade_size)
+
+
+def _unet(config: AldmConfig, seen: int, classes: int) -> nn.Module:
+    """Return the diffusion's U-Net, which sees so many channels."""
+    if config.unet_nested:
+        return TimedUnet(seen, config.latent_channels, config.unet_widths, classes, config.planar)
+    shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
+    extras = (config.conditioning, config.unet_patch, config.planar)
+    return LatentUnet(seen, config.latent_channels, *shape, classes, *extras)
+
+
 class AldmNetwork(nn.Module):
     """Everything that is needed to translate; see ``AldmConfig``."""
 
@@ -54,11 +72,8 @@ class AldmNetwork(nn.Module):
     def __init__(self, config: AldmConfig) -> None:
         super().__init__()
         self.config = config
-        channels, classes, sizes = (
-            config.latent_channels,
-            len(config.classes),
-            (config.middle, config.patch, config.latent_channels * config.shortcut),
-        )
+        channels, classes = config.latent_channels, len(config.classes)
+        sizes = (config.middle, config.patch, channels * config.shortcut, config.planar)
         encoded = channels * (2 if config.regulariser == "kl" else 1)
         self.encoder = Encoder(config.widths, encoded, config.encoder_blocks, *sizes)
         self.decoder = Decoder(config.widths, channels, config.decoder_blocks, *sizes)
@@ -72,22 +87,21 @@ class AldmNetwork(nn.Module):
                 bias[channels:] -= CERTAIN
         self.spade, self.unet = None, None
         if config.use_spade:
-            width = (config.spade_widths, config.spade_hidden, config.spade_stem, config.spade_residual)
-            self.spade = MsSpade(classes, channels, *width, config.spade_size, config.spade_patch, config.spade_detail)
+            self.spade = _spade(config, classes)
         if config.use_diffusion:
             seen = channels * (1 + self._shown * config.concat_condition)
-            shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
-            self.unet = LatentUnet(
-                seen, channels, *shape, classes, config.conditioning, config.unet_patch, config.unet_detail
-            )
+            self.unet = _unet(config, seen, classes)
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_square", torch.ones(channels))
         self.register_buffer("latent_count", torch.ones(()))
         if config.residual:
             self.register_buffer("residual_square", torch.ones(channels))
             self.register_buffer("residual_count", torch.ones(()))
-        # voxel by voxel in memory: convolutions are faster
-        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        for layer in self.modules():  # voxel by voxel in memory: convolutions are faster
+            if isinstance(layer, nn.Conv3d):
+                layer.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            if isinstance(layer, nn.Conv2d):
+                layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.schedule = GaussianSchedule(config.levels, config.noise_low, config.noise_high, config.prediction)
 
     @property

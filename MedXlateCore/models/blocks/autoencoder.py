@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from MedXlateCore.models.blocks.attention import GroupNorm32, SpatialAttention
 from MedXlateCore.models.blocks.precision import full_precision
 from MedXlateCore.models.blocks.slabs import by_slabs, longest_axis, normed_convolution, slabs_of
-from MedXlateCore.models.blocks.volume_conv import VolumeConv
+from MedXlateCore.models.blocks.volume_conv import VolumeConv, volume_conv
 
 __all__ = ["Decoder", "Encoder", "VolumeBlock", "norm32", "patched", "unpatched"]
 
@@ -55,10 +55,10 @@ def unpatched(x: Tensor, patch: int) -> Tensor:
 class VolumeBlock(nn.Module):
     """Residual block: norm, SiLU, convolution, twice; [B, C, D, H, W] to [B, out, D, H, W]."""
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int, out: int, planar: bool = False) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm32(channels), norm32(out)
-        self.conv1, self.conv2 = VolumeConv(channels, out), VolumeConv(out, out)
+        self.conv1, self.conv2 = volume_conv(channels, out, planar), volume_conv(out, out, planar)
         self.shortcut = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
@@ -134,24 +134,24 @@ class Whole(nn.Module):
 class Last(nn.Module):
     """Norm, SiLU and a 3x3x3 convolution, which starts ``scale`` times as large as usual."""
 
-    def __init__(self, channels: int, out: int, scale: float = 1.0) -> None:
+    def __init__(self, channels: int, out: int, scale: float = 1.0, planar: bool = False) -> None:
         super().__init__()
-        self.norm, self.conv = norm32(channels), VolumeConv(channels, out)
+        self.norm, self.conv = norm32(channels), volume_conv(channels, out, planar)
         with torch.no_grad():
-            self.conv.weight.mul_(scale)
+            self.conv.get_parameter("weight").mul_(scale)
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
         """Apply them."""
         return normed_convolution(x, self.norm, self.conv, tile) if tile else self.conv(F.silu(self.norm(x)))
 
 
-def _middle(kind: Middle, channels: int) -> list[nn.Module]:
+def _middle(kind: Middle, channels: int, planar: bool) -> list[nn.Module]:
     if kind == "none":
         return []
     if kind == "block":
-        return [VolumeBlock(channels, channels)]
+        return [VolumeBlock(channels, channels, planar)]
     attention = SpatialAttention(channels, norm32(channels).num_groups, dimensions=3, bias=True)
-    return [VolumeBlock(channels, channels), Whole(attention), VolumeBlock(channels, channels)]
+    return [VolumeBlock(channels, channels, planar), Whole(attention), VolumeBlock(channels, channels, planar)]
 
 
 class Layers(nn.Module):
@@ -196,22 +196,29 @@ class Encoder(Layers):
         middle: ``attention`` between two residual blocks, one ``block``, or ``none``.
         patch: side of the patches that become channels at first; 1 for none.
         shortcut: so many channels of the result are added to means over the image; 0 for none.
+        planar: convolve with ``PlanarConv`` where that is possible.
     """
 
     def __init__(
-        self, widths: Sequence[int], out: int, blocks: int, middle: Middle, patch: int = 1, shortcut: int = 0
+        self,
+        widths: Sequence[int],
+        out: int,
+        blocks: int,
+        middle: Middle,
+        patch: int = 1,
+        shortcut: int = 0,
+        planar: bool = False,
     ) -> None:
-        layers: list[nn.Module] = [Plain(VolumeConv(patch**3, widths[0]))]
+        layers: list[nn.Module] = [Plain(volume_conv(patch**3, widths[0], planar))]
         now = widths[0]
         for level, width in enumerate(widths):
             for _ in range(blocks):
-                layers.append(VolumeBlock(now, width))
+                layers.append(VolumeBlock(now, width, planar))
                 now = width
             if level < len(widths) - 1:
                 layers.append(Halving(now))
-        super().__init__(
-            [*layers, *_middle(middle, now), Last(now, out, 0.1 if shortcut else 1.0), Plain(nn.Conv3d(out, out, 1))]
-        )
+        last = Last(now, out, 0.1 if shortcut else 1.0, planar)
+        super().__init__([*layers, *_middle(middle, now, planar), last, Plain(nn.Conv3d(out, out, 1))])
         self.patch, self.shortcut, self.factor = patch, shortcut, patch * 2 ** (len(widths) - 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,18 +243,25 @@ class Decoder(Layers):
     """
 
     def __init__(
-        self, widths: Sequence[int], channels: int, blocks: int, middle: Middle, patch: int = 1, shortcut: int = 0
+        self,
+        widths: Sequence[int],
+        channels: int,
+        blocks: int,
+        middle: Middle,
+        patch: int = 1,
+        shortcut: int = 0,
+        planar: bool = False,
     ) -> None:
         now = widths[-1]
         layers: list[nn.Module] = [Plain(nn.Conv3d(channels, channels, 1))]
-        layers += [Plain(VolumeConv(channels, now)), *_middle(middle, now)]
+        layers += [Plain(volume_conv(channels, now, planar)), *_middle(middle, now, planar)]
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(blocks):
-                layers.append(VolumeBlock(now, width))
+                layers.append(VolumeBlock(now, width, planar))
                 now = width
             if level:
                 layers.append(Doubling(now))
-        super().__init__([*layers, Last(now, patch**3, 0.1 if shortcut else 1.0)])
+        super().__init__([*layers, Last(now, patch**3, 0.1 if shortcut else 1.0, planar)])
         self.patch, self.shortcut, self.factor = patch, shortcut, patch * 2 ** (len(widths) - 1)
 
     def forward(self, x: Tensor) -> Tensor:

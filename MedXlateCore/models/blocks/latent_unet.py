@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MedXlateCore.models.blocks.autoencoder import norm32, patched, unpatched
-from MedXlateCore.models.blocks.detail import DetailEnd
 from MedXlateCore.models.blocks.diffusion import time_embedding
-from MedXlateCore.models.blocks.volume_conv import VolumeConv
+from MedXlateCore.models.blocks.volume_conv import volume_conv
 
 __all__ = ["Conditioning", "LatentUnet", "TokenAttention"]
 
@@ -41,11 +40,11 @@ def _faint(layer: nn.Module) -> nn.Module:
 class TimedBlock(nn.Module):
     """Residual block that adds an embedding [B, E] between its convolutions: [B, C, ...] to [B, out, ...]."""
 
-    def __init__(self, channels: int, out: int, embedding: int) -> None:
+    def __init__(self, channels: int, out: int, embedding: int, planar: bool = False) -> None:
         super().__init__()
         self.norms = nn.ModuleList((norm32(channels), norm32(out)))
-        second = _faint(VolumeConv(out, out))
-        self.convs = nn.ModuleList((VolumeConv(channels, out), second))
+        second = _faint(volume_conv(out, out, planar))
+        self.convs = nn.ModuleList((volume_conv(channels, out, planar), second))
         self.embedded = nn.Linear(embedding, out)
         self.shortcut = nn.Conv3d(channels, out, 1) if channels != out else nn.Identity()
 
@@ -129,7 +128,7 @@ class LatentUnet(nn.Module):
         classes: number of targets.
         conditioning: how the class is told.
         patch: side of the patches of latents that become channels first (Hoogeboom et al., ICML 2023); 1 for none.
-        detail: channels of a ``DetailEnd``; 0 for none.
+        planar: convolve with ``PlanarConv``.
     """
 
     def __init__(
@@ -143,39 +142,37 @@ class LatentUnet(nn.Module):
         classes: int,
         conditioning: Conditioning = "class_embed",
         patch: int = 1,
-        detail: int = 0,
+        planar: bool = False,
     ) -> None:
         super().__init__()
-        self.detail = DetailEnd(channels + out, detail, out, classes, normed=False) if detail else None
         now, embedding = widths[0], 4 * widths[0]
         token = classes if conditioning == "crossattn" else 0
         self.width, self.classes, self.patch = now, classes, patch
         self.time = nn.Sequential(nn.Linear(now, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.kinds = nn.Embedding(classes, embedding) if not token else None
-        self.stem = VolumeConv(channels * patch**3, now)
+        self.stem = volume_conv(channels * patch**3, now, planar)
         self.downs, self.ups, self.attentions = nn.ModuleList(), nn.ModuleList(), nn.ModuleDict()
         kept = [now]
         for level, width in enumerate(widths):
             for _ in range(blocks):
-                self.downs.append(TimedBlock(now, width, embedding))
+                self.downs.append(TimedBlock(now, width, embedding, planar))
                 if level in attention:
                     self.attentions[f"down{len(self.downs)}"] = Attentions(width, head, token)
                 kept.append(now := width)
             if level < len(widths) - 1:
                 self.downs.append(nn.Conv3d(now, now, 3, stride=2, padding=1))
                 kept.append(now)
-        self.middle = nn.ModuleList(TimedBlock(now, now, embedding) for _ in range(2))
+        self.middle = nn.ModuleList(TimedBlock(now, now, embedding, planar) for _ in range(2))
         self.attentions["middle"] = Attentions(now, head, token)
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.ups.append(TimedBlock(now + kept.pop(), width, embedding))
+                self.ups.append(TimedBlock(now + kept.pop(), width, embedding, planar))
                 if level in attention:
                     self.attentions[f"up{len(self.ups)}"] = Attentions(width, head, token)
                 now = width
             if level:
-                self.ups.append(VolumeConv(now, now))
-        last = VolumeConv(now, out * patch**3)
-        self.norm, self.last = norm32(now), last if detail else _faint(last)
+                self.ups.append(volume_conv(now, now, planar))
+        self.norm, self.last = norm32(now), _faint(volume_conv(now, out * patch**3, planar))
 
     def forward(self, x: Tensor, steps: Tensor, target: int) -> Tensor:
         """Predict.
@@ -190,7 +187,7 @@ class LatentUnet(nn.Module):
             embedding = embedding + self.kinds.weight[target]
         tokens = F.one_hot(torch.tensor(target, device=x.device), self.classes).to(embedding.dtype)
         tokens = tokens.expand(len(x), 1, -1)
-        latents, x = x, self.stem(patched(x, self.patch))
+        x = self.stem(patched(x, self.patch))
         kept = [x]
         for n, down in enumerate(self.downs, 1):
             x = down(x, embedding) if isinstance(down, TimedBlock) else down(x)
@@ -202,8 +199,7 @@ class LatentUnet(nn.Module):
                 x = self._attended(f"up{n}", up(torch.cat((x, kept.pop()), dim=1), embedding), tokens)
             else:
                 x = up(F.interpolate(x, scale_factor=2, mode="nearest"))
-        x = unpatched(self.last(F.silu(self.norm(x))), self.patch)
-        return x if self.detail is None else self.detail(latents, x, target)
+        return unpatched(self.last(F.silu(self.norm(x))), self.patch)
 
     def _attended(self, name: str, x: Tensor, tokens: Tensor) -> Tensor:
         return self.attentions[name](x, tokens) if name in self.attentions else x

@@ -13,10 +13,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MedXlateCore.models.blocks.autoencoder import patched, unpatched
-from MedXlateCore.models.blocks.detail import DetailEnd
 from MedXlateCore.models.blocks.norms import InstanceNorm
-from MedXlateCore.models.blocks.volume_conv import VolumeConv
+from MedXlateCore.models.blocks.volume_conv import VolumeConv, volume_conv
 
 __all__ = ["MsSpade", "Spade", "SpadeBlock", "SwitchedSpade"]
 
@@ -33,12 +31,14 @@ class Spade(nn.Module):
     Args:
         channels: C.
         hidden: channels between the features and gain and shift.
+        planar: convolve with ``PlanarConv``.
     """
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, planar: bool = False) -> None:
         super().__init__()
         self.norm = InstanceNorm(channels, affine=False)
-        self.shared, self.gain, self.shift = _conv(channels, hidden), _conv(hidden, channels), _conv(hidden, channels)
+        pairs = ((channels, hidden), (hidden, channels), (hidden, channels))
+        self.shared, self.gain, self.shift = (volume_conv(a, b, planar) for a, b in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise."""
@@ -49,9 +49,9 @@ class Spade(nn.Module):
 class SwitchedSpade(nn.Module):
     """One ``Spade`` a class; only the chosen one is computed."""
 
-    def __init__(self, classes: int, channels: int, hidden: int) -> None:
+    def __init__(self, classes: int, channels: int, hidden: int, planar: bool = False) -> None:
         super().__init__()
-        self.classes = nn.ModuleList(Spade(channels, hidden) for _ in range(classes))
+        self.classes = nn.ModuleList(Spade(channels, hidden, planar) for _ in range(classes))
 
     def forward(self, x: Tensor, target: int) -> Tensor:
         """Normalise as class ``target`` does."""
@@ -101,11 +101,9 @@ class MsSpade(nn.Module):
         widths: channels after each switched block.
         hidden: see ``Spade``.
         stem: channels after the first convolution and instance normalisation; 0 for neither these nor the last
-            convolution: the last width must then be that of the latents, in patches.
+            convolution: the last width must then be that of the latents.
         residual: channels after each unswitched block behind the stem.
         size: side of the first and the last convolution.
-        patch: side of the patches of latents that become channels at first; 1 for none.
-        detail: channels of a ``DetailEnd``; 0 for none.
     """
 
     def __init__(
@@ -117,12 +115,8 @@ class MsSpade(nn.Module):
         stem: int = 0,
         residual: Sequence[int] = (),
         size: int = 7,
-        patch: int = 1,
-        detail: int = 0,
     ) -> None:
         super().__init__()
-        self.detail = DetailEnd(2 * channels, detail, channels, classes, normed=True) if detail else None
-        self.patch, channels = patch, channels * patch**3
         before: list[nn.Module] = []
         if stem:
             before = [_conv(channels, stem, size), InstanceNorm(stem, affine=False), nn.ReLU()]
@@ -135,8 +129,7 @@ class MsSpade(nn.Module):
 
     def forward(self, x: Tensor, target: int) -> Tensor:
         """Make latents like those of class ``target``."""
-        latents, x = x, self.before(patched(x, self.patch))
+        x = self.before(x)
         for block in self.blocks:
             x = block(x, target)
-        x = unpatched(self.last(x), self.patch)
-        return x if self.detail is None else self.detail(latents, x, target)
+        return self.last(x)

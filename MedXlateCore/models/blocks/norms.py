@@ -30,6 +30,9 @@ class InstanceNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise each channel of each image over space."""
         weight, bias = (None if p is None else p.float() for p in (self.weight, self.bias))
+        if x.ndim == 5 and len(x) == 1 and x.device.type == "cpu" and x.shape[2:].numel() > 1:
+            # the same of a batch of one, and several times as fast for a volume that is stored voxel by voxel
+            return F.batch_norm(x.float(), None, None, weight, bias, training=True, eps=self.eps).to(x.dtype)
         if x.shape[2:].numel() > 1:
             return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
         flat = x - x

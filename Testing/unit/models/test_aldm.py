@@ -13,6 +13,7 @@ from MedXlateCore.inference.memory import estimate_memory
 from MedXlateCore.models.aldm import PARTS, AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
 from MedXlateCore.models.blocks.init import without_memory
 from MedXlateCore.models.blocks.patchgan import PatchGan
+from MedXlateCore.models.blocks.volume_conv import PlanarConv
 from MedXlateCore.models.method import Batch, TrainingState
 from MedXlateCore.models.registry import get_method, get_preset, get_recipe_preset
 from MedXlateCore.models.sampling import Sampling, VolumePrediction
@@ -354,8 +355,6 @@ def test_values_that_are_not_finite_do_not_come_through():
         {"noise_low": 0.5},
         {"steps": 2000},
         {"latent_scale": 0.0},
-        {"spade_detail": -1},
-        {"unet_detail": 1000},
         {"directions": ("T1,T2->FLAIR",)},
     ],
 )
@@ -429,11 +428,35 @@ def test_spade_may_see_latents_on_the_scale_of_the_diffusion():
         assert (network.like(source, 1) - network.spade(source, 1)).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("part", ["spade", "unet"])
-def test_ends_on_the_full_grid_are_chosen_for_each_part(part):
-    plain, detailed = build(), build(**{f"{part}_detail": 8})
-    ends = [name for name, _ in detailed.named_parameters() if ".detail." in name]
-    assert ends
-    assert all(name.startswith(f"{part}.") for name in ends)
-    assert not any(".detail." in name for name, _ in plain.named_parameters())
-    assert torch.isfinite(detailed(images())).all()
+def test_planar_convolutions_are_chosen_for_all_parts_but_the_published_ms_spade():
+    def planar(network):
+        return {name.split(".")[0] for name, m in network.named_modules() if isinstance(m, PlanarConv)}
+
+    assert planar(build()) == set()
+    assert planar(build(planar=True)) == {"encoder", "decoder", "unet"}
+    nested = build(planar=True, spade_nested=True)
+    assert planar(nested) == {"encoder", "decoder", "spade", "unet"}
+    assert torch.isfinite(nested(images())).all()
+
+
+def test_a_nested_ms_spade_asks_for_sizes_that_it_can_halve():
+    assert replace(SMALL, spade_nested=True, spade_widths=(4, 4, 4, 4)).multiple == 16
+    assert replace(SMALL, spade_nested=True, spade_widths=(4, 4, 4, 4), use_diffusion=False).multiple == 16
+    assert SMALL.multiple == 4
+
+
+def test_a_step_sees_a_slab_at_a_random_depth():
+    (recipe, state), seen, whole = make(slab=4, flip_depth=0.0, flip_height=0.0, flip_width=0.0), [], batch()
+    network = recipe.networks()["generator"]
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for _ in range(6):
+        recipe.step(whole, state)
+    assert {x.shape[2] for x in seen} == {4}
+    planes = whole.images.abs()  # source or target, which is the source times -1
+    places = {low for x in seen for low in range(5) if torch.equal(x.abs(), planes[:, :, low : low + 4])}
+    assert len(places) > 1
+
+
+def test_slabs_that_fit_no_resolution_are_refused():
+    with pytest.raises(UsageError, match="MX-MOD-005"):
+        make(slab=6)
