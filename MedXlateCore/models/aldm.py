@@ -12,12 +12,12 @@ Presets. ``paper``: autoencoder 256/512/512 with one residual block a level in t
 attention in the middle, 8,192 codes of length 3, MS-SPADE of table B; with the discriminator 237.01 M parameters, the
 published number. U-Net 128/256/512, two blocks; the published "658 M" fit its size in megabytes. The class comes by
 cross-attention, the conditions are target-like latents only. ``code``: the authors' current code: 6.5 M + 18.9 M +
-33.2 M, class embedding, source and target-like latents. ``tiny`` is for a CPU: latents of half the size, reached by a
-shortcut over means (ours) so that few steps of training suffice, ``kl`` (no codes to search), MS-SPADE and U-Net on
-patches of latents with an end on the full grid (``DetailEnd``, ours), since patches lose detail; the diffusion is of
-what MS-SPADE leaves (``residual``, ours) and predicts it clean. One sample of it takes one step, which ends at the mean
-of what is likely: more steps draw one of the likely volumes, whose error is larger on average, and which only several
-samples are good for.
+33.2 M, class embedding, source and target-like latents. ``tiny`` is for minutes on a CPU. Its latents have half the
+size, reached by a shortcut over means (ours) so that few steps of training suffice, and no codes to search (``kl``).
+Ours too: convolutions within slices that see the ones beside (``planar``), MS-SPADE and U-Net in a shape that learns
+sharp edges sooner (``nested``), steps of training that see slabs (``slab``). The diffusion is of what MS-SPADE leaves
+(``residual``, ours) and predicts it clean. One sample of it takes one step, which ends at the mean of what is likely:
+more steps draw one of the likely volumes, whose error is larger, and which only several samples are good for.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not
@@ -73,6 +73,7 @@ class AldmRecipeConfig:
         perceptual_weight: of the perceptual term, on slices.
         perceptual_weights: safetensors file with VGG-16's first layers, see ``PerceptualLoss``; empty for no such term.
         cycle_weight: of the L1 around target-like latents and back, in ``spade``; where the source is a target too.
+        doubt_weight: of how well MS-SPADE says how wrong it may be, in ``spade``, with ``spade_doubt``.
         draws: of noise for each volume, in ``diffusion``.
         slab: planes of a volume, at a random depth, that a step sees; 0 for whole volumes, as published (an earlier
             version of the authors' code crops along all axes).
@@ -98,6 +99,7 @@ class AldmRecipeConfig:
     perceptual_weight: float = 0.1
     perceptual_weights: str = ""
     cycle_weight: float = 0.0
+    doubt_weight: float = 0.2
     draws: int = 1
     slab: int = 0
     flip_depth: float = 0.1
@@ -268,6 +270,9 @@ class AldmRecipe(Recipe):
         )
         losses = {"latents": l1(seen["like"], seen["wanted"])}
         total = losses["latents"]
+        if "doubt" in seen:
+            losses["doubt"] = seen["doubt"]
+            total = total + weights.doubt_weight * seen["doubt"]
         if "cycle" in seen:
             losses["cycle"] = l1(seen["cycle"], batch.images)
             total = total + weights.cycle_weight * losses["cycle"]
@@ -334,6 +339,7 @@ class Aldm(Method):
             codebook="average",
             planar=True,
             spade_nested=True,
+            spade_doubt=True,
             spade_widths=(16, 48, 96),
             spade_hidden=8,
             spade_scaled=True,
@@ -349,8 +355,8 @@ class Aldm(Method):
     recipe_presets = {
         "tiny": AldmRecipeConfig(
             autoencoder_share=0.12,
-            spade_share=0.38,
-            diffusion_share=0.5,
+            spade_share=0.4,
+            diffusion_share=0.48,
             autoencoder_rate=4e-3,
             spade_rate=2.5e-3,
             diffusion_rate=2.5e-3,

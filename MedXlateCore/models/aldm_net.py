@@ -23,14 +23,19 @@ from MedXlateCore.models.sampling import Sampling, VolumePrediction
 __all__ = ["AldmNetwork", "AldmTowards"]
 
 CERTAIN = 6.0  # below 0, the logarithm of the latents' variance at the start, for ``kl``
+DOUBT = (-6.0, 3.0)  # range of its logarithm, on the diffusion's scale
 REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage
 
 
 class Conditions(NamedTuple):
-    """What is known before a sample is drawn: latents [B, C, ...] of the source, and target-like ones if there are."""
+    """What is known before a sample is drawn, [B, C, ...] each: latents of the source, target-like ones, their doubt.
+
+    Doubt is the logarithm of how wrong the target-like latents may be.
+    """
 
     source: Tensor
     like: Tensor | None
+    doubt: Tensor | None = None
 
 
 def _end(run: Generator[None, None, Any]) -> Any:
@@ -46,7 +51,7 @@ def _spade(config: AldmConfig, classes: int) -> nn.Module:
     """Return MS-SPADE, as published or in the shape of a U-Net."""
     width = (classes, config.latent_channels, config.spade_widths, config.spade_hidden)
     if config.spade_nested:
-        return SpadeUnet(*width, config.planar)
+        return SpadeUnet(*width, config.planar, config.spade_doubt)
     return MsSpade(*width, config.spade_stem, config.spade_residual, config.spade_size)
 
 
@@ -89,7 +94,7 @@ class AldmNetwork(nn.Module):
         if config.use_spade:
             self.spade = _spade(config, classes)
         if config.use_diffusion:
-            seen = channels * (1 + self._shown * config.concat_condition)
+            seen = channels * (1 + (self._shown + config.spade_doubt) * config.concat_condition)
             self.unet = _unet(config, seen, classes)
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_square", torch.ones(channels))
@@ -136,11 +141,15 @@ class AldmNetwork(nn.Module):
         mean, spread = self._scale()
         return latents * spread + mean
 
-    def _residual_spread(self) -> Tensor:
-        return self.residual_square.clamp(min=1e-12).sqrt().view(-1, 1, 1, 1)
+    def _residual_spread(self, doubt: Tensor | None) -> Tensor:
+        spread = self.residual_square.clamp(min=1e-12).sqrt().view(-1, 1, 1, 1)
+        return spread if doubt is None else spread * doubt.exp()
 
     def measure_residual(self, residual: Tensor) -> None:
-        """Update the mean square of what target-like latents [B, C, D, H, W] are wrong by, on the diffusion's scale."""
+        """Update the mean square of what target-like latents [B, C, D, H, W] are wrong by, for their doubt if they say it.
+
+        Both are on the diffusion's scale.
+        """
         with torch.no_grad():
             square = residual.movedim(1, 0).flatten(1).square().mean(dim=1)
             self.residual_square.lerp_(square, 1 / self.residual_count.clamp(max=REMEMBERED["spade"]))
@@ -150,14 +159,23 @@ class AldmNetwork(nn.Module):
         """Return the latents of images [B, 1, D, H, W], with the regulariser's loss."""
         return self.regulariser(self.encoder(images), draws)
 
-    def like(self, source: Tensor, target: int) -> Tensor | None:
-        """Return target-like latents; None without MS-SPADE. In fp32: its normalisations would enlarge roundings."""
+    def guessed(self, source: Tensor, target: int) -> tuple[Tensor | None, Tensor | None]:
+        """Return target-like latents, and their doubt, for latents of the source; None for what there is not.
+
+        In fp32: the normalisations of MS-SPADE would enlarge roundings.
+        """
         if self.spade is None:
-            return None
+            return None, None
         with full_precision(source):
-            if self.config.spade_scaled:
-                return self.unscaled(self.spade(self.scaled(source), target))
-            return self.spade(source.float(), target)
+            made, doubt = self.spade(self.scaled(source) if self.config.spade_scaled else source.float(), target), None
+            if self.config.spade_doubt:
+                made, doubt = made.chunk(2, dim=1)
+                doubt = doubt.clamp(*DOUBT)
+            return self.unscaled(made) if self.config.spade_scaled else made, doubt
+
+    def like(self, source: Tensor, target: int) -> Tensor | None:
+        """Return target-like latents; None without MS-SPADE."""
+        return self.guessed(source, target)[0]
 
     def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Tensor:
         """Return what the U-Net predicts at levels [B]; everything is on the diffusion's scale."""
@@ -166,7 +184,7 @@ class AldmNetwork(nn.Module):
         seen = [noisy]
         if self.config.concat_condition:
             seen += [conditions.source] if self._shown == 2 or conditions.like is None else []
-            seen += [conditions.like] if conditions.like is not None else []
+            seen += [x for x in (conditions.like, conditions.doubt) if x is not None]
         return self.unet(torch.cat(seen, dim=1), levels, target).float()
 
     # --- use ---------------------------------------------------------------------------------------------------------
@@ -253,10 +271,10 @@ class AldmNetwork(nn.Module):
     ) -> Generator[None, None, tuple[Tensor, Tensor | None]]:
         target, tile = self._target(direction), self._tile(tiled)
         source = self.regulariser((yield from self.encoder.stepwise(images, tile))).latents
-        like = self.like(source, target)
+        like, doubt = self.guessed(source, target)
         if self.unet is None and like is not None:
             return self._finite((yield from self.decoder.stepwise(like, tile))), None
-        known = Conditions(self.scaled(source), None if like is None else self.scaled(like))
+        known = Conditions(self.scaled(source), None if like is None else self.scaled(like), doubt)
         mean = squares = torch.zeros((), device=images.device)
         for n, seed in enumerate(self._seeds(sampling), 1):
             latents = yield from self._drawn(known, target, sampling, seed)
@@ -286,7 +304,7 @@ class AldmNetwork(nn.Module):
 
         drawn = yield from denoise(self.schedule, network, noisy, path, *self._sampler(sampling), generator)
         if config.residual and known.like is not None:
-            return known.like + drawn * self._residual_spread()
+            return known.like + drawn * self._residual_spread(known.doubt)
         return drawn
 
     def _steps(self, sampling: Sampling) -> int:
@@ -349,15 +367,22 @@ class AldmNetwork(nn.Module):
         return {"made": made, "regulariser": regularised.loss, "perplexity": regularised.perplexity}
 
     def _lesson_spade(self, images: Tensor, direction: int, target: Tensor, cycle: Tensor | None) -> dict[str, Tensor]:
-        """Return latents of the target and target-like ones; with ``cycle``, images there and back again."""
+        """Return latents of the target and target-like ones, and the loss of their doubt if they have one.
+
+        The loss is that of a Laplace distribution (Kendall and Gal, NeurIPS 2017), of the doubt alone: what the latents
+        are wrong by is taken as given. With ``cycle``, also images there and back again.
+        """
         with torch.no_grad():
             source, wanted = (self.encoded(x).latents for x in (images, target))
             self.measure(torch.cat((source, wanted)), "spade")
         back, there = self.config.pairs[direction]
-        like = self.like(source, there)
+        like, doubt = self.guessed(source, there)
         if like is None:
             raise RuntimeError("this network has no MS-SPADE")
         result = {"like": like, "wanted": wanted}
+        if doubt is not None:
+            wrong = (self.scaled(like) - self.scaled(wanted)).abs().detach()
+            result["doubt"] = (wrong * torch.exp(-doubt) + doubt).mean()
         if cycle is not None and back is not None:
             again = self.like(like, back)
             result["cycle"] = self.decoder(again).float() if again is not None else images
@@ -370,17 +395,18 @@ class AldmNetwork(nn.Module):
         there = self._target(direction)
         with torch.no_grad():
             source, wanted = (self.encoded(x).latents for x in (images, target))
-            like = self.like(source, there)
+            like, doubt = self.guessed(source, there)
+            scaled = (None if x is None else self.scaled(x) for x in (source, like, wanted))
             times = len(levels) // len(images)
-            shown = (None if x is None else self.scaled(x).repeat(times, 1, 1, 1, 1) for x in (source, like, wanted))
-            source_, like, clean = shown
+            shown = (None if x is None else x.repeat(times, 1, 1, 1, 1) for x in (*scaled, doubt))
+            source_, like, clean, doubt = shown
         if source_ is None or clean is None:
             raise RuntimeError("latents are missing")
         if self.config.residual and like is not None:
-            self.measure_residual(clean - like)
-            clean = (clean - like) / self._residual_spread()
+            self.measure_residual((clean - like) / (1.0 if doubt is None else doubt.exp()))
+            clean = (clean - like) / self._residual_spread(doubt)
         noisy = self.schedule.noised(clean, levels, noise)
-        made = self.predicted(noisy, levels, Conditions(source_, like), there)
+        made = self.predicted(noisy, levels, Conditions(source_, like, doubt), there)
         return {"made": made, "wanted": self.schedule.wanted(clean, levels, noise)}
 
 

@@ -460,3 +460,39 @@ def test_a_step_sees_a_slab_at_a_random_depth():
 def test_slabs_that_fit_no_resolution_are_refused():
     with pytest.raises(UsageError, match="MX-MOD-005"):
         make(slab=6)
+
+
+DOUBTING = {"residual": True, "spade_scaled": True, "spade_nested": True, "spade_doubt": True, "prediction": "x0"}
+
+
+def test_samples_differ_where_ms_spade_is_in_doubt():
+    network = build(**DOUBTING)
+    plain = network.guessed
+
+    def guessed(source, target):
+        like, doubt = plain(source, target)
+        doubt = torch.zeros_like(doubt)
+        doubt[:, :, : doubt.shape[2] // 2] = -6.0
+        return like, doubt
+
+    network.guessed = guessed
+    network.predicted = lambda noisy, *_: noisy  # samples keep their noise
+    deviation = translated(network, samples=4).deviation
+    assert deviation[0].mean() < 0.5 * deviation[-1].mean()  # equal to a tenth without doubt
+
+
+def test_doubt_is_learned_from_how_wrong_the_latents_are():
+    calm = {"flip_depth": 0.0, "flip_height": 0.0, "flip_width": 0.0}
+    (recipe, state), whole = make(replace(SMALL, **DOUBTING), doubt_weight=1.0, spade_rate=5e-3, **calm), batch()
+    network, state.progress = recipe.networks()["generator"], 0.5
+    losses = [recipe.step(whole, state)["doubt"] for _ in range(100)]
+    assert losses[-1] < losses[0] - 0.3
+    like, doubt = network.guessed(network.encoded(whole.images).latents, 0)
+    wrong = (network.scaled(like) - network.scaled(network.encoded(whole.target).latents)).abs().mean()
+    assert 0.5 < float(doubt.detach().exp().mean() / wrong.detach()) < 2
+
+
+@pytest.mark.parametrize("changes", [{"residual": False}, {"spade_nested": False}])
+def test_doubt_needs_residuals_and_a_nested_ms_spade(changes):
+    with pytest.raises(UsageError, match="spade_doubt"):
+        replace(SMALL, **{**DOUBTING, **changes})
