@@ -113,7 +113,9 @@ class AldmRecipeConfig:
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
         ranges = dict.fromkeys((*unit, *rates), (0.0, 1.0)) | dict.fromkeys(weights, (0.0, 1e6))
         ranges |= dict.fromkeys((f"{stage}_share" for stage in STAGES), (0.001, 1000.0))
-        check_constants(self, ranges | {"discriminator_width": (1.0, 512.0), "draws": (1.0, 64.0), "slab": (0.0, 4096.0)})
+        check_constants(
+            self, ranges | {"discriminator_width": (1.0, 512.0), "draws": (1.0, 64.0), "slab": (0.0, 4096.0)}
+        )
 
 
 class AldmRecipe(Recipe):

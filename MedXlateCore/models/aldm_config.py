@@ -184,6 +184,7 @@ class AldmConfig:
     @property
     def multiple(self) -> int:
         """Number that depth, height and width must be a multiple of."""
-        unet = (1 if self.unet_nested else self.unet_patch) * 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
+        patch = 1 if self.unet_nested else self.unet_patch
+        unet = patch * 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
         spade = 2 ** (len(self.spade_widths) - 1) if self.use_spade and self.spade_nested else 1
         return self.factor * math.lcm(unet, spade)

@@ -15,9 +15,9 @@ from MedXlateCore.models.blocks.checks import check_images
 from MedXlateCore.models.blocks.denoising import GaussianSchedule, Sampler, denoise
 from MedXlateCore.models.blocks.latent_unet import LatentUnet
 from MedXlateCore.models.blocks.ms_spade import MsSpade
+from MedXlateCore.models.blocks.nested_unet import SpadeUnet, TimedUnet
 from MedXlateCore.models.blocks.precision import full_precision
 from MedXlateCore.models.blocks.quantiser import GaussianRegulariser, Regularised, VectorQuantiser
-from MedXlateCore.models.blocks.nested_unet import SpadeUnet, TimedUnet
 from MedXlateCore.models.sampling import Sampling, VolumePrediction
 
 __all__ = ["AldmNetwork", "AldmTowards"]
@@ -146,7 +146,7 @@ class AldmNetwork(nn.Module):
         return spread if doubt is None else spread * doubt.exp()
 
     def measure_residual(self, residual: Tensor) -> None:
-        """Update the mean square of what target-like latents [B, C, D, H, W] are wrong by, for their doubt if they say it.
+        """Update the mean square of what target-like latents [B, C, D, H, W] are wrong by, divided by their doubt.
 
         Both are on the diffusion's scale.
         """

@@ -11,7 +11,7 @@ from MedXlateCore.metrics.statistics import paired_test, summarise
 
 __all__ = ["tables", "write_csv"]
 
-SPADE = "MS-SPADE alone"
+SPADE, FLAT = "MS-SPADE alone", "U-Net 2D"
 COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "mae": ("MAE", 4), "jump": ("neighbouring slices", 3)}
 
 
@@ -43,8 +43,12 @@ def tables(
 
 
 def _comparison(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[str]:
-    """Return one direction's table; each p is Wilcoxon's, paired by head, not corrected."""
-    tests = (("psnr", "ALDM"), ("psnr", SPADE), ("ssim", SPADE))
+    """Return one direction's table; each p is Wilcoxon's, paired by head, not corrected.
+
+    Of neighbouring slices it is about how far they are from the truth's.
+    """
+    tests = [("psnr", "ALDM"), ("psnr", SPADE), ("ssim", SPADE)]
+    tests += [("jump", FLAT)] if any(row["method"] == FLAT for row in rows) else []
     names = [name for name, _ in COLUMNS.values()] + [f"p, {COLUMNS[key][0]} against {rival}" for key, rival in tests]
     lines = [f"| method | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
 
@@ -52,10 +56,14 @@ def _comparison(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> li
         """Return a method's figures, head by head."""
         return [row[key] for row in rows if row["method"] == method]
 
+    def tested(method: str, key: str) -> list[float]:
+        """Return what is compared: of neighbouring slices, how far they are from the truth's 1."""
+        return [abs(1 - value) if key == "jump" else value for value in values(method, key)]
+
     for method in [name for name in methods if values(name, "psnr")]:
         cells = [summarise(values(method, key)).as_text(digits) for key, (_, digits) in COLUMNS.items()]
         for key, rival in tests:
             same = method == rival
-            cells.append("" if same else f"{paired_test(values(method, key), values(rival, key)).p_value:.2g}")
+            cells.append("" if same else f"{paired_test(tested(method, key), tested(rival, key)).p_value:.2g}")
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines

@@ -44,7 +44,7 @@ class PlanarConv(nn.Conv2d):
 
     One channel in eight is taken from the slice before and one from the slice behind, zeros beyond the border (the
     temporal shift of Lin et al., ICCV 2019, along the depth). It looks as far as a 3x3x3 convolution for a third of its
-    work, and suits slices that are further apart than pixels are. With fewer than eight channels it sees one slice only.
+    work, and suits slices that are further apart than pixels are. With less than eight channels it sees one slice only.
     """
 
     def __init__(self, channels: int, out: int) -> None:
