@@ -34,6 +34,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "nested, 3x3x3": {"planar": False, "spade_doubt": False},
     "nested, within slices": {"spade_doubt": False},
     "nested, within slices, with doubt": {},
+    "nested, within slices, wider": {"spade_doubt": False, "spade_widths": (48, 64, 96)},
 }
 HEADS = 2
 KEPT = ("encoder", "decoder", "latent_mean", "latent_square", "latent_count")
