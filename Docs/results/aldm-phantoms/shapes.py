@@ -30,11 +30,10 @@ from MedXlateCore.training.data import prepare_data
 
 FLAT = {"spade_nested": False, "spade_doubt": False, "spade_stem": 32, "spade_size": 3, "spade_widths": (32, 32)}
 SHAPES: dict[str, dict[str, Any]] = {
-    "published order, 3x3x3": FLAT,
-    "nested, 3x3x3": {"planar": False, "spade_doubt": False},
-    "nested, within slices": {"spade_doubt": False},
-    "nested, within slices, with doubt": {},
-    "nested, within slices, wider": {"spade_doubt": False, "spade_widths": (48, 64, 96)},
+    "published order": FLAT,
+    "nested": {"spade_doubt": False},
+    "nested, with doubt": {},
+    "nested, wider": {"spade_doubt": False, "spade_widths": (48, 64, 96)},
 }
 HEADS = 2
 KEPT = ("encoder", "decoder", "latent_mean", "latent_square", "latent_count")
