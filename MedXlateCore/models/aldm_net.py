@@ -23,7 +23,7 @@ from MedXlateCore.models.sampling import Sampling, VolumePrediction
 __all__ = ["AldmNetwork", "AldmTowards"]
 
 CERTAIN = 6.0  # below 0, the logarithm of the latents' variance at the start, for ``kl``
-DOUBT = (-6.0, 3.0)  # range of its logarithm, on the diffusion's scale
+DOUBT = (-6.0, 1.0)  # range of its logarithm, on the diffusion's scale
 REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage
 
 
