@@ -108,11 +108,11 @@ eva-phantoms: $(STAMP)
 		--hold-out T1+contrast+fat_suppressed+1.5T --hold-out T2+fat_suppressed+te=90..110
 	OMP_NUM_THREADS=1 $(BIN)/python Docs/results/eva-phantoms/run.py --work runs/eva-phantoms --data ../shared/data
 
-# the tables of Docs/results/aldm-phantoms: ALDM in three stages, a U-Net beside it; an hour and a half on one core
+# the tables of Docs/results/aldm-phantoms: ALDM in three stages, a U-Net beside it; about an hour on two cores
 aldm-phantoms: $(STAMP)
 	$(BIN)/medxlate phantom --out runs/aldm-phantoms/phantoms --cases 64 --seed 3000 --size 80 96 40 \
 		--modalities T1,T2,FLAIR --splits 48,4,12 --vary-acquisition --jobs 2 --overwrite
-	OMP_NUM_THREADS=1 $(BIN)/python Docs/results/aldm-phantoms/run.py --work runs/aldm-phantoms
+	$(BIN)/python Docs/results/aldm-phantoms/run.py --work runs/aldm-phantoms
 
 # the table of Docs/results/real-t1ce, where the real volumes lie beside the checkout
 real-t1ce: $(STAMP)
