@@ -53,11 +53,10 @@ class AldmConfig:
         residual: diffuse what the target's latents differ by from the target-like ones, not the latents themselves
             (ours): a short training then begins where MS-SPADE ends, instead of from nothing.
         conditioning: how the target class is told: ``class_embed`` or ``crossattn``.
-        unet_nested: the diffusion's U-Net as ``TimedUnet`` (ours), without attention, patches and choice of blocks.
+        unet_nested: the diffusion's U-Net as ``TimedUnet`` (ours), without attention and choice of blocks.
         unet_widths, unet_blocks: of the diffusion's U-Net.
         unet_attention: halvings of latents after which places attend to each other.
         unet_head: channels of an attention head.
-        unet_patch: side of the patches of latents that become channels before the U-Net; 1 for none.
         latent_scale: what latents are multiplied by for the diffusion; None: centred and divided by the training
             data's standard deviation, a channel each.
         levels, noise_low, noise_high: of the noise, see ``GaussianSchedule``.
@@ -108,7 +107,6 @@ class AldmConfig:
     unet_blocks: int = 1
     unet_attention: tuple[int, ...] = (1, 2)
     unet_head: int = 32
-    unet_patch: int = 1
     latent_scale: float | None = None
     levels: int = 1000
     noise_low: float = 0.0015
@@ -129,8 +127,7 @@ class AldmConfig:
             fair = few <= len(value) <= MAX_LEVELS and all(1 <= n <= MAX_WIDTH for n in value)
             check_architecture(fair, name, value, f"{few} to {MAX_LEVELS} numbers from 1 to {MAX_WIDTH}")
         ranges = dict.fromkeys(("encoder_blocks", "decoder_blocks", "unet_blocks"), MAX_BLOCKS)
-        ranges |= dict.fromkeys(("patch", "unet_patch"), MAX_PATCH)
-        ranges |= {"latent_channels": 64, "codes": MAX_CODES, "spade_hidden": 512, "unet_head": 512}
+        ranges |= {"patch": MAX_PATCH, "latent_channels": 64, "codes": MAX_CODES, "spade_hidden": 512, "unet_head": 512}
         for name, most in (ranges | {"levels": 10_000, "steps": self.levels, "tile": 4096}).items():
             check_architecture(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
         for name, high in {"beta": 1e3, "eta": 1.0, "start": 1.0, "revive": 1e3}.items():
@@ -184,7 +181,6 @@ class AldmConfig:
     @property
     def multiple(self) -> int:
         """Number that depth, height and width must be a multiple of."""
-        patch = 1 if self.unet_nested else self.unet_patch
-        unet = patch * 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
+        unet = 2 ** (len(self.unet_widths) - 1) if self.use_diffusion else 1
         spade = 2 ** (len(self.spade_widths) - 1) if self.use_spade and self.spade_nested else 1
         return self.factor * math.lcm(unet, spade)

@@ -60,8 +60,7 @@ def _unet(config: AldmConfig, seen: int, classes: int) -> nn.Module:
     if config.unet_nested:
         return TimedUnet(seen, config.latent_channels, config.unet_widths, classes, config.planar)
     shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
-    extras = (config.conditioning, config.unet_patch, config.planar)
-    return LatentUnet(seen, config.latent_channels, *shape, classes, *extras)
+    return LatentUnet(seen, config.latent_channels, *shape, classes, config.conditioning, config.planar)
 
 
 class AldmNetwork(nn.Module):

@@ -1,6 +1,6 @@
 """Train MS-SPADE in several shapes for the same time on the latents of one autoencoder, and measure what each makes.
 
-    python Docs/results/aldm-phantoms/shapes.py --work runs/aldm-phantoms --seconds 90
+    python Docs/results/aldm-phantoms/shapes.py --work runs/aldm-phantoms
 
 Needs the ALDM that ``run.py`` trains, for its autoencoder. One thread; seconds of optimiser steps, by the processor's
 clock. Figures are means over two validation heads, of the decoded target-like latents. Writes ``shapes.md``.
@@ -43,7 +43,7 @@ def main() -> int:
     """Train each shape, write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/aldm-phantoms"), help="folder with phantoms/ and aldm/")
-    parser.add_argument("--seconds", type=float, default=90.0, help="of optimiser steps, for each shape (default: 90)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of optimiser steps, for each shape (default: 60)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the table")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MedXlateCore.models.blocks.autoencoder import norm32, patched, unpatched
+from MedXlateCore.models.blocks.autoencoder import norm32
 from MedXlateCore.models.blocks.diffusion import time_embedding
 from MedXlateCore.models.blocks.volume_conv import volume_conv
 
@@ -127,7 +127,6 @@ class LatentUnet(nn.Module):
         head: channels of each attention head.
         classes: number of targets.
         conditioning: how the class is told.
-        patch: side of the patches of latents that become channels first (Hoogeboom et al., ICML 2023); 1 for none.
         planar: convolve with ``PlanarConv``.
     """
 
@@ -141,16 +140,15 @@ class LatentUnet(nn.Module):
         head: int,
         classes: int,
         conditioning: Conditioning = "class_embed",
-        patch: int = 1,
         planar: bool = False,
     ) -> None:
         super().__init__()
         now, embedding = widths[0], 4 * widths[0]
         token = classes if conditioning == "crossattn" else 0
-        self.width, self.classes, self.patch = now, classes, patch
+        self.width, self.classes = now, classes
         self.time = nn.Sequential(nn.Linear(now, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.kinds = nn.Embedding(classes, embedding) if not token else None
-        self.stem = volume_conv(channels * patch**3, now, planar)
+        self.stem = volume_conv(channels, now, planar)
         self.downs, self.ups, self.attentions = nn.ModuleList(), nn.ModuleList(), nn.ModuleDict()
         kept = [now]
         for level, width in enumerate(widths):
@@ -172,13 +170,13 @@ class LatentUnet(nn.Module):
                 now = width
             if level:
                 self.ups.append(volume_conv(now, now, planar))
-        self.norm, self.last = norm32(now), _faint(volume_conv(now, out * patch**3, planar))
+        self.norm, self.last = norm32(now), _faint(volume_conv(now, out, planar))
 
     def forward(self, x: Tensor, steps: Tensor, target: int) -> Tensor:
         """Predict.
 
         Args:
-            x: noisy latents and conditions [B, channels, D, H, W]; sizes are multiples of patch * 2^halvings.
+            x: noisy latents and conditions [B, channels, D, H, W]; sizes are multiples of 2^halvings.
             steps: time of each, [B].
             target: class that is wanted.
         """
@@ -187,7 +185,7 @@ class LatentUnet(nn.Module):
             embedding = embedding + self.kinds.weight[target]
         tokens = F.one_hot(torch.tensor(target, device=x.device), self.classes).to(embedding.dtype)
         tokens = tokens.expand(len(x), 1, -1)
-        x = self.stem(patched(x, self.patch))
+        x = self.stem(x)
         kept = [x]
         for n, down in enumerate(self.downs, 1):
             x = down(x, embedding) if isinstance(down, TimedBlock) else down(x)
@@ -199,7 +197,7 @@ class LatentUnet(nn.Module):
                 x = self._attended(f"up{n}", up(torch.cat((x, kept.pop()), dim=1), embedding), tokens)
             else:
                 x = up(F.interpolate(x, scale_factor=2, mode="nearest"))
-        return unpatched(self.last(F.silu(self.norm(x))), self.patch)
+        return self.last(F.silu(self.norm(x)))
 
     def _attended(self, name: str, x: Tensor, tokens: Tensor) -> Tensor:
         return self.attentions[name](x, tokens) if name in self.attentions else x

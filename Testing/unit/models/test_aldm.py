@@ -12,6 +12,7 @@ from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.inference.memory import estimate_memory
 from MedXlateCore.models.aldm import PARTS, AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
 from MedXlateCore.models.blocks.init import without_memory
+from MedXlateCore.models.blocks.nested_unet import TimedUnet
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.volume_conv import PlanarConv
 from MedXlateCore.models.method import Batch, TrainingState
@@ -51,7 +52,7 @@ def build(**changes):
     """Return a network whose U-Net no longer predicts next to nothing."""
     torch.manual_seed(0)
     network = AldmNetwork(replace(SMALL, **changes)).eval()
-    if network.unet is not None:
+    if network.unet is not None and not network.config.unet_nested:
         torch.nn.init.normal_(network.unet.last.weight, std=0.1)
     return network
 
@@ -496,3 +497,20 @@ def test_doubt_is_learned_from_how_wrong_the_latents_are():
 def test_doubt_needs_residuals_and_a_nested_ms_spade(changes):
     with pytest.raises(UsageError, match="spade_doubt"):
         replace(SMALL, **{**DOUBTING, **changes})
+
+
+def test_what_the_diffusion_learns_leads_from_ms_spade_to_the_target():
+    network, (source, target) = build(**DOUBTING), (images(), -images())
+    levels, noise = torch.tensor([500]), torch.randn(1, 2, 4, 6, 4)
+    with torch.no_grad():
+        learned = network(source, None, 0, "diffusion", target=target, levels=levels, noise=noise)["wanted"]
+        like, doubt = network.guessed(network.encoded(source).latents, 0)
+        drawn = network.scaled(like) + learned * network._residual_spread(doubt)
+        assert torch.allclose(drawn, network.scaled(network.encoded(target).latents), atol=1e-4)
+    assert doubt.std() > 1e-3
+
+
+def test_a_nested_u_net_is_told_the_class_by_embedding_only():
+    assert isinstance(build(unet_nested=True).unet, TimedUnet)
+    with pytest.raises(UsageError, match="conditioning"):
+        replace(SMALL, unet_nested=True, conditioning="crossattn")

@@ -19,10 +19,11 @@ def latents(n=2):
 
 
 @pytest.mark.parametrize("conditioning", ["class_embed", "crossattn"])
-@pytest.mark.parametrize("patch", [1, 2])
-def test_time_and_class_are_seen(conditioning, patch):
-    unet, x = make(conditioning, patch=patch), latents()
-    torch.nn.init.normal_(unet.last.weight)
+@pytest.mark.parametrize("planar", [False, True])
+def test_time_and_class_are_seen(conditioning, planar):
+    unet, x = make(conditioning, planar=planar), latents()
+    for layer in (unet.last, unet.time[-1]):  # both whisper when they are fresh
+        torch.nn.init.normal_(layer.weight)
     made = unet(x, torch.tensor([5, 900]), 0)
     assert made.shape == (2, 2, 4, 8, 4)
     assert (made - unet(x, torch.tensor([5, 900]), 1)).abs().max() > 1e-5
