@@ -24,6 +24,7 @@ __all__ = ["AldmNetwork", "AldmTowards"]
 
 CERTAIN = 6.0  # below 0, the logarithm of the latents' variance at the start, for ``kl``
 DOUBT = (-6.0, 1.0)  # range of its logarithm, on the diffusion's scale
+ON_LATENTS = ("spade", "diffusion")  # lessons whose input are latents
 REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage
 
 
@@ -180,7 +181,8 @@ class AldmNetwork(nn.Module):
         """Return what the U-Net predicts at levels [B]; everything is on the diffusion's scale."""
         if self.unet is None:
             raise RuntimeError("this network has no diffusion")
-        seen = [noisy]
+        # the nested one passes its input on to its end, which would let noise through that carries no signal
+        seen = [self.schedule.expected(noisy, levels) if self.config.unet_nested else noisy]
         if self.config.concat_condition:
             seen += [conditions.source] if self._shown == 2 or conditions.like is None else []
             seen += [x for x in (conditions.like, conditions.doubt) if x is not None]
@@ -189,15 +191,15 @@ class AldmNetwork(nn.Module):
     # --- use ---------------------------------------------------------------------------------------------------------
 
     def forward(
-        self, images: Tensor, roi: Tensor | None = None, direction: int = 0, lesson: str = "", **given: Tensor | None
+        self, images: Tensor, roi: Tensor | None = None, direction: int = 0, lesson: str = "", **given: Any
     ) -> Tensor | dict[str, Tensor]:
         """Synthesise the target with the model's own sampling and seed 0; or, for training, do a lesson of a stage.
 
         Args:
-            images: the source [B, 1, D, H, W] in [-1, 1].
+            images: the source [B, 1, D, H, W] in [-1, 1]; its latents for the lessons ``spade`` and ``diffusion``.
             roi: not looked at; this network takes no prompt.
             direction: position in the configuration's directions.
-            lesson: ``autoencoder``, ``spade`` or ``diffusion``; empty for use.
+            lesson: ``autoencoder``, ``latents``, ``spade`` or ``diffusion``; empty for use.
             given: what a lesson needs, see there.
 
         Returns:
@@ -207,7 +209,8 @@ class AldmNetwork(nn.Module):
             InputError: ``MX-MOD-007`` (a size does not fit), ``MX-MOD-008`` (wrong number of channels), ``MX-MOD-095``
                 (no such direction), ``MX-MOD-092`` (values that are not finite).
         """
-        check_images(images, 1, self.config.multiple, dimensions=3)
+        if lesson not in ON_LATENTS:
+            check_images(images, 1, self.config.multiple, dimensions=3)
         if lesson:
             return getattr(self, f"_lesson_{lesson}")(images, direction, **given)
         values, _ = _end(self._run(images, direction, Sampling()))
@@ -365,47 +368,53 @@ class AldmNetwork(nn.Module):
         made = self.decoder(regularised.latents).float()
         return {"made": made, "regulariser": regularised.loss, "perplexity": regularised.perplexity}
 
-    def _lesson_spade(self, images: Tensor, direction: int, target: Tensor, cycle: Tensor | None) -> dict[str, Tensor]:
-        """Return latents of the target and target-like ones, and the loss of their doubt if they have one.
+    @torch.no_grad()
+    def _lesson_latents(self, images: Tensor, direction: int, target: Tensor, guess: bool) -> dict[str, Tensor]:
+        """Return latents of source and target; with ``guess`` also target-like ones and their doubt, as there are."""
+        made = {"source": self.encoded(images).latents, "wanted": self.encoded(target).latents}
+        like, doubt = self.guessed(made["source"], self._target(direction)) if guess else (None, None)
+        return made | {name: x for name, x in (("like", like), ("doubt", doubt)) if x is not None}
+
+    def _lesson_spade(self, source: Tensor, direction: int, wanted: Tensor, cycled: Tensor | None) -> dict[str, Tensor]:
+        """Return target-like latents, and the loss of their doubt if they have one.
 
         The loss is that of a Laplace distribution (Kendall and Gal, NeurIPS 2017), of the doubt alone: what the latents
-        are wrong by is taken as given. With ``cycle``, also images there and back again.
+        are wrong by is taken as given. With ``cycled``, images of the source, also these there and back again.
         """
-        with torch.no_grad():
-            source, wanted = (self.encoded(x).latents for x in (images, target))
-            self.measure(torch.cat((source, wanted)), "spade")
+        self.measure(torch.cat((source, wanted)), "spade")
         back, there = self.config.pairs[direction]
         like, doubt = self.guessed(source, there)
         if like is None:
             raise RuntimeError("this network has no MS-SPADE")
-        result = {"like": like, "wanted": wanted}
+        result = {"like": like}
         if doubt is not None:
             wrong = (self.scaled(like) - self.scaled(wanted)).abs().detach()
             result["doubt"] = (wrong * torch.exp(-doubt) + doubt).mean()
-        if cycle is not None and back is not None:
+        if cycled is not None and back is not None:
             again = self.like(like, back)
-            result["cycle"] = self.decoder(again).float() if again is not None else images
+            result["cycle"] = self.decoder(again).float() if again is not None else cycled
         return result
 
     def _lesson_diffusion(
-        self, images: Tensor, direction: int, target: Tensor, levels: Tensor, noise: Tensor
+        self,
+        source: Tensor,
+        direction: int,
+        wanted: Tensor,
+        levels: Tensor,
+        noise: Tensor,
+        like: Tensor | None = None,
+        doubt: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return prediction and what is wanted, for so many draws of ``levels`` and ``noise`` a volume as are given."""
-        there = self._target(direction)
-        with torch.no_grad():
-            source, wanted = (self.encoded(x).latents for x in (images, target))
-            like, doubt = self.guessed(source, there)
-            scaled = (None if x is None else self.scaled(x) for x in (source, like, wanted))
-            times = len(levels) // len(images)
-            shown = (None if x is None else x.repeat(times, 1, 1, 1, 1) for x in (*scaled, doubt))
-            source_, like, clean, doubt = shown
-        if source_ is None or clean is None:
-            raise RuntimeError("latents are missing")
-        if self.config.residual and like is not None:
-            self.measure_residual((clean - like) / (1.0 if doubt is None else doubt.exp()))
-            clean = (clean - like) / self._residual_spread(doubt)
+        clean, like_ = self.scaled(wanted), None if like is None else self.scaled(like)
+        if self.config.residual and like_ is not None:
+            self.measure_residual((clean - like_) / (1.0 if doubt is None else doubt.exp()))
+            clean = (clean - like_) / self._residual_spread(doubt)
+        times = (len(levels) // len(source), 1, 1, 1, 1)
+        source, clean = self.scaled(source).repeat(times), clean.repeat(times)
+        like_, doubt = (None if x is None else x.repeat(times) for x in (like_, doubt))
         noisy = self.schedule.noised(clean, levels, noise)
-        made = self.predicted(noisy, levels, Conditions(source_, like, doubt), there)
+        made = self.predicted(noisy, levels, Conditions(source, like_, doubt), self._target(direction))
         return {"made": made, "wanted": self.schedule.wanted(clean, levels, noise)}
 
 

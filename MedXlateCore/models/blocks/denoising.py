@@ -61,6 +61,11 @@ class GaussianSchedule:
         alpha, sigma = self._both(levels, clean)
         return alpha * clean + sigma * noise
 
+    def expected(self, noisy: Tensor, levels: Tensor) -> Tensor:
+        """Return ``alpha`` times images at levels [B]: the mean of what is behind them, were that standard normal."""
+        alpha = torch.tensor(self.kept, device=levels.device).sqrt()[levels]
+        return alpha.view(-1, *[1] * (noisy.ndim - 1)).to(noisy.dtype) * noisy
+
     def wanted(self, clean: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
         """Return what a network is to predict: the noise, the clean image, or ``v = alpha noise - sigma clean``."""
         if self.prediction == "epsilon":

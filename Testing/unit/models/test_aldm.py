@@ -10,7 +10,8 @@ from comparators import count
 
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.inference.memory import estimate_memory
-from MedXlateCore.models.aldm import PARTS, AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
+from MedXlateCore.models.aldm import AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
+from MedXlateCore.models.aldm_recipe import PARTS
 from MedXlateCore.models.blocks.init import without_memory
 from MedXlateCore.models.blocks.nested_unet import TimedUnet
 from MedXlateCore.models.blocks.patchgan import PatchGan
@@ -35,6 +36,7 @@ SMALL = AldmConfig(
     directions=("T1->T2", "T1->FLAIR", "T2->T1"),
 )
 RECIPE = AldmRecipeConfig(autoencoder_rate=1e-3, spade_rate=1e-3, diffusion_rate=1e-3, adversarial_weight=0.0)
+DOUBTING = {"residual": True, "spade_scaled": True, "spade_nested": True, "spade_doubt": True, "prediction": "x0"}
 SIZE = (8, 12, 8)
 
 
@@ -458,12 +460,51 @@ def test_a_step_sees_a_slab_at_a_random_depth():
     assert len(places) > 1
 
 
+@pytest.mark.parametrize("progress", [0.5, 0.9])
+def test_what_is_remembered_is_what_would_be_made_anew(progress):
+    losses = []
+    for room in (0, 64):
+        recipe, state = make(latent_memory=room, flip_width=0.5)
+        state.progress = progress
+        losses.append([recipe.step(batch(n % 2, 2), state) for n in range(6)])
+    for fresh, remembered in zip(*losses, strict=True):
+        assert remembered == pytest.approx(fresh, rel=1e-4)
+
+
+def test_the_encoder_sees_a_volume_once_a_stage_where_latents_are_remembered():
+    recipe, state = make(replace(SMALL, **DOUBTING), latent_memory=64, slab=4, flip_depth=0.0, flip_height=0.0)
+    network, calls = recipe.networks()["generator"], []
+    for part in (network.encoder, network.spade):
+        part.register_forward_hook(lambda layer, *_: calls.append(layer))
+    for state.progress in (0.5, 0.9):
+        for _ in range(8):
+            recipe.step(batch(), state)
+    assert calls.count(network.encoder) == 2 * 2 * 2  # stages, source and target, mirrored or not
+    assert calls.count(network.spade) == 8 + 2  # trained in one stage, remembered in the next
+
+
+def test_levels_that_a_result_of_one_step_needs_can_be_trained_more_often():
+    (recipe, state), seen = make(last_level=0.75), []
+    network, state.progress = recipe.networks()["generator"], 0.9
+    network.unet.register_forward_pre_hook(lambda _, given: seen.append(int(given[1][0])))
+    for _ in range(40):
+        recipe.step(batch(), state)
+    last = SMALL.levels - 1
+    assert 0.5 < seen.count(last) / 40 < 1
+    assert 0 < min(seen) < last
+
+
+def test_the_end_of_a_stage_sees_whole_volumes():
+    (recipe, state), seen = make(slab=4, whole_after=0.5), []
+    recipe.networks()["generator"].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2]))
+    for state.progress in (0.1, 0.3):  # of the training; 0.25 and 0.75 of the first stage
+        recipe.step(batch(), state)
+    assert seen == [4, 8]
+
+
 def test_slabs_that_fit_no_resolution_are_refused():
     with pytest.raises(UsageError, match="MX-MOD-005"):
         make(slab=6)
-
-
-DOUBTING = {"residual": True, "spade_scaled": True, "spade_nested": True, "spade_doubt": True, "prediction": "x0"}
 
 
 def test_samples_differ_where_ms_spade_is_in_doubt():
@@ -503,8 +544,9 @@ def test_what_the_diffusion_learns_leads_from_ms_spade_to_the_target():
     network, (source, target) = build(**DOUBTING), (images(), -images())
     levels, noise = torch.tensor([500]), torch.randn(1, 2, 4, 6, 4)
     with torch.no_grad():
-        learned = network(source, None, 0, "diffusion", target=target, levels=levels, noise=noise)["wanted"]
-        like, doubt = network.guessed(network.encoded(source).latents, 0)
+        known = network(source, None, 0, "latents", target=target, guess=True)
+        like, doubt = known["like"], known["doubt"]
+        learned = network(known.pop("source"), None, 0, "diffusion", levels=levels, noise=noise, **known)["wanted"]
         drawn = network.scaled(like) + learned * network._residual_spread(doubt)
         assert torch.allclose(drawn, network.scaled(network.encoded(target).latents), atol=1e-4)
     assert doubt.std() > 1e-3
