@@ -15,10 +15,11 @@ cross-attention, the conditions are target-like latents only. ``code``: the auth
 33.2 M, class embedding, source and target-like latents. ``tiny`` is for minutes on a CPU. Its latents have half the
 size, reached by a shortcut over means (ours) so that few steps of training suffice, and no codes to search (``kl``).
 Ours too: convolutions within slices that see the ones beside (``planar``), MS-SPADE and U-Net in a shape that learns
-sharp edges sooner (``spade_nested``, ``unet_nested``), steps of training that see slabs (``slab``). The diffusion is of
-what MS-SPADE leaves (``residual``), for what it says it may be wrong by (``spade_doubt``), and predicts it clean. One
-sample takes one step, which ends near the mean of what is likely: more steps draw one of the likely volumes, whose
-error is larger, and which only several samples are good for.
+sharp edges sooner (``spade_nested``, ``unet_nested``); steps of training that see slabs, and whole volumes at the end
+of each stage (``slab``, ``whole_after``), with latents that are made once (``latent_memory``). The diffusion is of what
+MS-SPADE leaves (``residual``), which it may also divide by what MS-SPADE says it is wrong by (``spade_doubt``). One
+sample takes one step, which ends near the mean of what is likely and is trained for (``last_level``): more steps draw
+one of the likely volumes, whose error is larger, and which only several samples are good for.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not

@@ -556,3 +556,11 @@ def test_a_nested_u_net_is_told_the_class_by_embedding_only():
     assert isinstance(build(unet_nested=True).unet, TimedUnet)
     with pytest.raises(UsageError, match="conditioning"):
         replace(SMALL, unet_nested=True, conditioning="crossattn")
+
+
+def test_a_nested_u_net_sees_next_to_nothing_of_latents_that_are_noise():
+    network, seen = build(unet_nested=True), []
+    network.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        finished(network.translate(images(), Sampling(steps=1)))
+    assert 0 < seen[0][:, :2].std() < 0.02  # of noise with a standard deviation of 1
