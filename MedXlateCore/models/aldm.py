@@ -17,9 +17,9 @@ size, reached by a shortcut over means (ours) so that few steps of training suff
 Ours too: convolutions within slices that see the ones beside (``planar``), MS-SPADE and U-Net in a shape that learns
 sharp edges sooner (``spade_nested``, ``unet_nested``); steps of training that see slabs, and whole volumes at the end
 of each stage (``slab``, ``whole_after``), with latents that are made once (``latent_memory``). The diffusion is of what
-MS-SPADE leaves (``residual``), which it may also divide by what MS-SPADE says it is wrong by (``spade_doubt``). One
-sample takes one step, which ends near the mean of what is likely and is trained for (``last_level``): more steps draw
-one of the likely volumes, whose error is larger, and which only several samples are good for.
+MS-SPADE leaves (``residual``), divided by what MS-SPADE says it may be wrong by (``spade_doubt``). One sample takes one
+step, which ends near the mean of what is likely and is trained for (``first_level``): more steps draw one of the likely
+volumes, whose error is larger, and which only several samples are good for.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not
@@ -75,11 +75,12 @@ class Aldm(Method):
             codebook="average",
             planar=True,
             spade_nested=True,
+            spade_doubt=True,
             spade_widths=(24, 48, 96),
             spade_hidden=8,
             spade_scaled=True,
             unet_nested=True,
-            unet_widths=(24, 48, 96),
+            unet_widths=(32, 64, 96),
             residual=True,
             prediction="v",
             steps=1,
@@ -90,17 +91,18 @@ class Aldm(Method):
     recipe_presets = {
         "tiny": AldmRecipeConfig(
             autoencoder_share=0.1,
-            spade_share=0.42,
-            diffusion_share=0.48,
+            spade_share=0.28,
+            diffusion_share=0.62,
             autoencoder_rate=4e-3,
             spade_rate=2.5e-3,
             diffusion_rate=2.5e-3,
             schedule="cosine",
             adversarial_weight=0.0,
-            last_level=0.3,
+            doubt_weight=0.1,
+            first_level=0.3,
             latent_memory=1024,
             slab=16,
-            whole_after=0.6,
+            whole_after=0.5,
             flip_depth=0.0,
             flip_height=0.0,
             flip_width=0.5,

@@ -53,7 +53,8 @@ class AldmConfig:
         residual: diffuse what the target's latents differ by from the target-like ones, not the latents themselves
             (ours): a short training then begins where MS-SPADE ends, instead of from nothing.
         conditioning: how the target class is told: ``class_embed`` or ``crossattn``.
-        unet_nested: the diffusion's U-Net as ``TimedUnet`` (ours), without attention and choice of blocks.
+        unet_nested: the diffusion's U-Net as ``TimedUnet`` (ours), without attention and choice of blocks. It is shown
+            alpha times the noisy latents (``GaussianSchedule.expected``).
         unet_widths, unet_blocks: of the diffusion's U-Net.
         unet_attention: halvings of latents after which places attend to each other.
         unet_head: channels of an attention head.
@@ -172,6 +173,11 @@ class AldmConfig:
         """Of each direction the class of the source, None if it is no target, and the class of the target."""
         names = {name: n for n, name in enumerate(self.classes)}
         return tuple((names.get(sources[0]), names[target]) for sources, target in self._read_directions())
+
+    @property
+    def first_level(self) -> int:
+        """Level of the noise that sampling begins with."""
+        return self.levels - 1 if self.concat_condition else max(0, round(self.start * self.levels) - 1)
 
     @property
     def factor(self) -> int:

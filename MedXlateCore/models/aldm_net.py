@@ -199,7 +199,7 @@ class AldmNetwork(nn.Module):
             images: the source [B, 1, D, H, W] in [-1, 1]; its latents for the lessons ``spade`` and ``diffusion``.
             roi: not looked at; this network takes no prompt.
             direction: position in the configuration's directions.
-            lesson: ``autoencoder``, ``latents``, ``spade`` or ``diffusion``; empty for use.
+            lesson: ``autoencoder``, ``spade`` or ``diffusion``; empty for use.
             given: what a lesson needs, see there.
 
         Returns:
@@ -290,9 +290,7 @@ class AldmNetwork(nn.Module):
     def _drawn(self, known: Conditions, target: int, sampling: Sampling, seed: int) -> Generator[None, None, Tensor]:
         """Draw latents on the diffusion's scale; the noise is one for all images of a batch."""
         config, generator = self.config, torch.Generator().manual_seed(seed)
-        top = config.levels - 1
-        if not config.concat_condition:
-            top = max(0, round(config.start * config.levels) - 1)
+        top = config.first_level
         path = self.schedule.path(self._steps(sampling), top)
         noisy = torch.randn(known.source.shape[1:], generator=generator).to(known.source.device)
         noisy = noisy.expand_as(known.source)
@@ -311,9 +309,8 @@ class AldmNetwork(nn.Module):
 
     def _steps(self, sampling: Sampling) -> int:
         config = self.config
-        levels = config.levels if config.concat_condition else max(1, round(config.start * config.levels))
         own = config.steps if sampling.samples == 1 or config.sample_steps is None else config.sample_steps
-        return min(own if sampling.steps is None else sampling.steps, levels)
+        return min(own if sampling.steps is None else sampling.steps, config.first_level + 1)
 
     def _tile(self, tiled: bool) -> int:
         return self.config.tile if tiled and not torch.is_grad_enabled() else 0  # slabs are written in place
@@ -367,13 +364,6 @@ class AldmNetwork(nn.Module):
         self.measure(regularised.latents, "autoencoder")
         made = self.decoder(regularised.latents).float()
         return {"made": made, "regulariser": regularised.loss, "perplexity": regularised.perplexity}
-
-    @torch.no_grad()
-    def _lesson_latents(self, images: Tensor, direction: int, target: Tensor, guess: bool) -> dict[str, Tensor]:
-        """Return latents of source and target; with ``guess`` also target-like ones and their doubt, as there are."""
-        made = {"source": self.encoded(images).latents, "wanted": self.encoded(target).latents}
-        like, doubt = self.guessed(made["source"], self._target(direction)) if guess else (None, None)
-        return made | {name: x for name, x in (("like", like), ("doubt", doubt)) if x is not None}
 
     def _lesson_spade(self, source: Tensor, direction: int, wanted: Tensor, cycled: Tensor | None) -> dict[str, Tensor]:
         """Return target-like latents, and the loss of their doubt if they have one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from MedXlateCore.errors import Warned
 from MedXlateCore.models.aldm_config import AldmConfig
 from MedXlateCore.models.aldm_net import AldmNetwork
-from MedXlateCore.models.blocks.checks import check_architecture, check_constants
+from MedXlateCore.models.blocks.checks import check_architecture, check_constants, check_images
 from MedXlateCore.models.blocks.latent_memory import LatentMemory
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.updates import descend, figures, held
@@ -49,9 +49,11 @@ class AldmRecipeConfig:
         cycle_weight: of the L1 around target-like latents and back, in ``spade``; where the source is a target too.
         doubt_weight: of how well MS-SPADE says how wrong it may be, in ``spade``, with ``spade_doubt``.
         draws: of noise for each volume, in ``diffusion``.
-        last_level: part of them at the last level, the only one that a result of one step needs (ours).
-        latent_memory: MiB of main memory for latents of whole training volumes, which are then made once in the stages
-            that no longer change them; 0 makes them anew at each step. What does not fit is made anew.
+        first_level: part of them at the level where sampling begins, the only one that a result of one step needs
+            (ours); the others are at all levels alike.
+        latent_memory: MiB of main memory, of each process, for latents of training volumes in the stages that no longer
+            change them. They are then made once, of whole volumes, which a slab is cut from; what does not fit is made
+            anew at each step. 0 makes latents at each step, of the slab only.
         slab: planes of a volume, at a random depth, that a step sees; 0 for whole volumes, as published (an earlier
             version of the authors' code crops along all axes).
         whole_after: part of each stage after which steps see whole volumes all the same: normalisations over a slab are
@@ -80,7 +82,7 @@ class AldmRecipeConfig:
     cycle_weight: float = 0.0
     doubt_weight: float = 0.2
     draws: int = 1
-    last_level: float = 0.0
+    first_level: float = 0.0
     latent_memory: int = 0
     slab: int = 0
     whole_after: float = 1.0
@@ -91,7 +93,7 @@ class AldmRecipeConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         flips = ("flip_depth", "flip_height", "flip_width")
-        unit = ("last_rate", "last_level", "adversarial_after", "whole_after", *flips)
+        unit = ("last_rate", "first_level", "adversarial_after", "whole_after", *flips)
         rates = ("autoencoder_rate", "spade_rate", "diffusion_rate")
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
         ranges = dict.fromkeys((*unit, *rates), (0.0, 1.0)) | dict.fromkeys(weights, (0.0, 1e6))
@@ -112,7 +114,7 @@ class View(NamedTuple):
     axes: tuple[int, ...]
 
     def of(self, volumes: Tensor) -> Tensor:
-        """Return that."""
+        """Return what the step sees of whole volumes."""
         return self.slab(self.mirrored(volumes))
 
     def mirrored(self, volumes: Tensor) -> Tensor:
@@ -206,7 +208,14 @@ class AldmRecipe(Recipe):
         return weights.last_rate + (1 - weights.last_rate) * 0.5 * (1 + math.cos(math.pi * within))
 
     def step(self, batch: Batch, state: TrainingState) -> dict[str, float]:
-        """Do a step of the stage that ``state.progress`` is in."""
+        """Do a step of the stage that ``state.progress`` is in.
+
+        Raises:
+            InputError: ``MX-MOD-007``, the volumes have a size that does not fit; told at once, also where it is the
+                end of a stage that sees them whole.
+        """
+        if self._memory or self.recipe_config.whole_after < 1:
+            check_images(batch.images, 1, self.config.multiple, dimensions=3)
         stage, within = self._place(state.progress)
         self._network.requires_grad_(False)
         for parameter in self._parameters(stage):
@@ -233,22 +242,38 @@ class AldmRecipe(Recipe):
         axes = [axis for axis, chance, value in zip((2, 3, 4), chances, values, strict=True) if value < chance]
         return View(low, planes, tuple(axes))
 
-    def _latents(self, batch: Batch, view: View, state: TrainingState, stage: str) -> dict[str, Tensor]:
-        """Return what the network that is fixed in this stage makes of source and target, as far as they are seen.
+    @torch.no_grad()
+    def _known(self, batch: Batch, view: View, guess: bool) -> dict[str, Tensor]:
+        """Return latents of source and target, as far as they are seen; with ``guess`` target-like ones and doubt too.
 
-        What is remembered was made of whole volumes, as in use; else it is made of the slab only.
+        What is remembered was made of whole volumes, as in use; else it is made of the slab only. The bare network
+        makes it: with several devices each makes what it lacks by itself, in full precision.
         """
-        network, guess = state.networks["generator"], stage == "diffusion"
+        network, factor = self._network, self.config.factor
+        images, target = (view.mirrored(x) if self._memory else view.of(x) for x in (batch.images, batch.target))
 
-        def make(images: Tensor, target: Tensor) -> dict[str, Tensor]:
-            """Make it."""
-            return network(images, None, batch.direction, "latents", target=target, guess=guess)
+        def encoded(volumes: Tensor) -> Tensor:
+            """Make latents."""
+            return network.encoded(volumes).latents
 
+        def guessed(latents: Tensor) -> Tensor:
+            """Make target-like latents, with their doubt as further channels."""
+            there = network.guessed(latents, self.config.pairs[batch.direction][1])
+            return torch.cat([x for x in there if x is not None], dim=1)
+
+        source = self._made("latents", images, images, encoded)
+        known = {"source": source, "wanted": self._made("latents", target, target, encoded)}
+        if guess and self.config.use_spade:
+            both = self._made(f"like {batch.direction}", images, source, guessed)
+            known |= dict(zip(("like", "doubt"), both.split(self.config.latent_channels, dim=1), strict=False))
+        return {name: view.slab(x, factor) for name, x in known.items()} if self._memory else known
+
+    def _made(self, word: str, volumes: Tensor, given: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what ``make`` makes of ``given`` [B, ...], from memory for volumes [B, ...] that were seen before."""
         if not self._memory:
-            return make(view.of(batch.images), view.of(batch.target))
-        whole = zip(*(view.mirrored(x).split(1) for x in (batch.images, batch.target)), strict=True)
-        kept = [self._memory.recall(stage, f"{batch.direction}", pair, make) for pair in whole]
-        return {name: view.slab(torch.cat([x[name] for x in kept]), self.config.factor) for name in kept[0]}
+            return make(given)
+        pairs = zip(volumes.split(1), given.split(1), strict=True)
+        return torch.cat([self._memory.recall(word, volume, own, make) for volume, own in pairs])
 
     # --- stages ------------------------------------------------------------------------------------------------------
 
@@ -286,7 +311,7 @@ class AldmRecipe(Recipe):
         return {"autoencoder": total, **losses}
 
     def _spade_step(self, batch: Batch, view: View, state: TrainingState, within: float) -> dict[str, Tensor]:
-        weights, known = self.recipe_config, self._latents(batch, view, state, "spade")
+        weights, known = self.recipe_config, self._known(batch, view, guess=False)
         images, cycle = view.of(batch.images), weights.cycle_weight > 0
         seen = state.networks["generator"](
             known["source"], None, batch.direction, "spade", wanted=known["wanted"], cycled=images if cycle else None
@@ -303,13 +328,13 @@ class AldmRecipe(Recipe):
         return {"spade": total, **losses}
 
     def _diffusion_step(self, batch: Batch, view: View, state: TrainingState, within: float) -> dict[str, Tensor]:
-        known, weights, top = self._latents(batch, view, state, "diffusion"), self.recipe_config, self.config.levels
+        known, weights, first = self._known(batch, view, guess=True), self.recipe_config, self.config.first_level
         source = known.pop("source")
         drawn: dict[str, Any] = {"generator": state.generator, "device": state.generator.device}
         shape = (len(source) * weights.draws, *source.shape[1:])
-        levels = torch.randint(0, top, shape[:1], **drawn)
-        if weights.last_level > 0:
-            levels[torch.rand(shape[0], **drawn) < weights.last_level] = top - 1
+        levels = torch.randint(0, self.config.levels, shape[:1], **drawn)
+        if weights.first_level > 0:
+            levels[torch.rand(shape[0], **drawn) < weights.first_level] = first
         noise = torch.randn(shape, **drawn)
         seen = state.networks["generator"](
             source, None, batch.direction, "diffusion", levels=levels, noise=noise, **known

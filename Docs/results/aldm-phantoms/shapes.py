@@ -1,9 +1,10 @@
-"""Train MS-SPADE in several shapes for the same time on the latents of one autoencoder, and measure what each makes.
+"""Train MS-SPADE in several ways for the same time on the latents of one autoencoder, and measure what each makes.
 
     python Docs/results/aldm-phantoms/shapes.py --work runs/aldm-phantoms
 
 Needs the ALDM that ``run.py`` trains, for its autoencoder. One thread; seconds of optimiser steps, by the processor's
-clock. Figures are means over two validation heads, of the decoded target-like latents. Writes ``shapes.md``.
+clock, the first encoding of the training volumes included. Figures are means over two validation heads, of the decoded
+target-like latents. Writes ``shapes.md``.
 """
 
 from __future__ import annotations
@@ -21,29 +22,32 @@ import torch
 from run import HERE, head, measure, sources, truth, whole
 
 from MedXlateCore.files import atomic_write_text
-from MedXlateCore.models.aldm import AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
+from MedXlateCore.models.aldm_net import AldmNetwork
+from MedXlateCore.models.aldm_recipe import STAGES, AldmRecipe, AldmRecipeConfig
 from MedXlateCore.models.method import Batch, TrainingState
 from MedXlateCore.models.package import load_package
+from MedXlateCore.models.registry import get_method, get_recipe_preset
 from MedXlateCore.training.cache import PreparedCase
 from MedXlateCore.training.config import load_config
 from MedXlateCore.training.data import prepare_data
 
 FLAT = {"spade_nested": False, "spade_doubt": False, "spade_stem": 32, "spade_size": 3, "spade_widths": (32, 32)}
-SHAPES: dict[str, dict[str, Any]] = {
-    "published order": FLAT,
-    "nested": {"spade_doubt": False},
-    "nested, with doubt": {},
-    "nested, wider": {"spade_doubt": False, "spade_widths": (48, 64, 96)},
+WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "published order of layers": (FLAT, {}),
+    "the preset's": ({}, {}),
+    "slabs to the end": ({}, {"whole_after": 1.0}),
+    "without doubt": ({"spade_doubt": False}, {}),
+    "narrower": ({"spade_widths": (16, 48, 96)}, {}),
 }
 HEADS = 2
 KEPT = ("encoder", "decoder", "latent_mean", "latent_square", "latent_count")
 
 
 def main() -> int:
-    """Train each shape, write the table."""
+    """Train in each way, write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/aldm-phantoms"), help="folder with phantoms/ and aldm/")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of optimiser steps, for each shape (default: 60)")
+    parser.add_argument("--seconds", type=float, default=150.0, help="of optimiser steps, for each way (default: 150)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the table")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,9 +58,9 @@ def main() -> int:
     names = [str(direction) for direction in config.directions]
     columns = [f"{name}: {what}" for name in names for what in ("PSNR (dB)", "neighbouring slices")]
     lines = [f"{options.seconds:.0f} seconds of one core each; {HEADS} validation heads.", ""]
-    lines += [f"| shape | steps | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
-    for name, changes in SHAPES.items():
-        network, steps = taught(trained, changes, data.train, options.seconds)
+    lines += [f"| way | steps | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
+    for name, (shape, teaching) in WAYS.items():
+        network, steps = taught(trained, shape, teaching, data.train, options.seconds)
         cells = [f"{value:.2f}" for number in range(len(names)) for value in judged(network, data.val, number)]
         lines.append(f"| {name} | {steps} | {' | '.join(cells)} |")
         sys.stdout.write(lines[-1] + "\n")
@@ -65,19 +69,23 @@ def main() -> int:
 
 
 def taught(
-    trained: AldmNetwork, changes: Mapping[str, Any], cases: list[PreparedCase], seconds: float
+    trained: AldmNetwork,
+    shape: Mapping[str, Any],
+    teaching: Mapping[str, Any],
+    cases: list[PreparedCase],
+    seconds: float,
 ) -> tuple[AldmNetwork, int]:
-    """Return a network with the trained autoencoder and an MS-SPADE of this shape, trained so long, and its steps."""
+    """Return a network with the trained autoencoder and an MS-SPADE trained so long in this way, and its steps."""
     torch.manual_seed(0)
-    config: AldmConfig = replace(trained.config, **changes)
-    recipe_config = replace(AldmRecipeConfig(), adversarial_weight=0.0, schedule="cosine", spade_rate=2.5e-3)
-    recipe = AldmRecipe(config, replace(recipe_config, doubt_weight=0.2, slab=16))
+    recipe_config: AldmRecipeConfig = replace(get_recipe_preset(get_method("aldm"), "tiny"), **teaching)
+    recipe = AldmRecipe(replace(trained.config, **shape), recipe_config)
     network, rng = recipe.networks()["generator"], torch.Generator().manual_seed(0)
     own = {key: value for key, value in trained.state_dict().items() if key.split(".")[0] in KEPT}
     network.load_state_dict(own, strict=False)
     optimisers = recipe.optimisers()
     rates = [group["lr"] for group in optimisers["generator"].param_groups]
-    begin, length = recipe_config.autoencoder_share, recipe_config.spade_share
+    shares = [getattr(recipe_config, f"{stage}_share") for stage in STAGES]
+    begin, length = shares[0] / sum(shares), shares[1] / sum(shares)
     state, started = TrainingState(recipe.networks(), optimisers, torch.Tensor.backward, rng, 0), time.process_time()
     while (done := (time.process_time() - started) / seconds) < 1:
         state.progress = begin + length * done

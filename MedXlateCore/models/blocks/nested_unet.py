@@ -129,6 +129,8 @@ class TimedNorm(nn.Module):
 class TimedUnet(NestedUnet):
     """The diffusion's U-Net in this shape: noisy latents and conditions to a prediction; called as ``LatentUnet``.
 
+    Its ends see its input at all levels alike: it wants noisy latents times alpha, or noise comes through.
+
     Args:
         channels: noisy latents and conditions.
         out: channels of the prediction.

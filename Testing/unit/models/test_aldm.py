@@ -471,35 +471,69 @@ def test_what_is_remembered_is_what_would_be_made_anew(progress):
         assert remembered == pytest.approx(fresh, rel=1e-4)
 
 
-def test_the_encoder_sees_a_volume_once_a_stage_where_latents_are_remembered():
+@pytest.mark.parametrize("progress", [0.5, 0.9])
+def test_slabs_are_cut_from_remembered_latents_of_whole_mirrored_volumes(progress):
+    flips = {"flip_depth": 1.0, "flip_height": 0.0, "flip_width": 1.0}
+    recipe, state = make(replace(SMALL, **DOUBTING), latent_memory=64, slab=4, **flips)
+    network, seen, state.progress = recipe.networks()["generator"], [], progress
+    network.register_forward_pre_hook(lambda _, given, named: seen.append((given[0], named)), with_kwargs=True)
+    rows = images(2), images(2, seed=1)
+    whole = Batch(*rows, torch.zeros(2, 2, *SIZE), torch.ones(2, 1, *SIZE), 2)
+    for _ in range(8):
+        recipe.step(whole, state)
+    with torch.no_grad():
+        source, wanted = (network.encoded(x.flip((2, 4))).latents for x in rows)
+        like, doubt = network.guessed(source, network.config.pairs[2][1])
+    expected = {"wanted": wanted} | ({"like": like, "doubt": doubt} if progress == 0.9 else {})
+    lows = set()
+    for given, named in seen:
+        (low,) = (n for n in range(3) if torch.allclose(given, source[:, :, n : n + 2], atol=1e-6))
+        lows.add(low)
+        for name, tensor in expected.items():
+            assert torch.allclose(named[name], tensor[:, :, low : low + 2], atol=1e-5), name
+    assert len(lows) > 1
+
+
+def test_the_encoder_sees_a_volume_once_where_latents_are_remembered():
     recipe, state = make(replace(SMALL, **DOUBTING), latent_memory=64, slab=4, flip_depth=0.0, flip_height=0.0)
     network, calls = recipe.networks()["generator"], []
     for part in (network.encoder, network.spade):
         part.register_forward_hook(lambda layer, *_: calls.append(layer))
     for state.progress in (0.5, 0.9):
-        for _ in range(8):
-            recipe.step(batch(), state)
-    assert calls.count(network.encoder) == 2 * 2 * 2  # stages, source and target, mirrored or not
-    assert calls.count(network.spade) == 8 + 2  # trained in one stage, remembered in the next
+        for n in range(24):
+            recipe.step(batch(n % 2), state)
+    assert calls.count(network.encoder) == 2 * 2  # source and target, mirrored or not
+    assert calls.count(network.spade) == 24 + 2 * 2  # trained in one stage; remembered by direction in the next
 
 
-def test_levels_that_a_result_of_one_step_needs_can_be_trained_more_often():
-    (recipe, state), seen = make(last_level=0.75), []
+def test_sizes_that_do_not_fit_are_told_at_the_first_step():
+    recipe, state = make(slab=4, whole_after=0.5)
+    odd = images(size=(10, 12, 8))
+    with pytest.raises(InputError, match="MX-MOD-007"):
+        recipe.step(Batch(odd, odd, odd.repeat(1, 2, 1, 1, 1), odd), state)
+
+
+@pytest.mark.parametrize(("changes", "first"), [({}, 999), ({"concat_condition": False}, 499)])
+def test_the_level_that_a_result_of_one_step_needs_can_be_trained_more_often(changes, first):
+    (recipe, state), seen = make(replace(SMALL, **changes), first_level=0.75), []
     network, state.progress = recipe.networks()["generator"], 0.9
     network.unet.register_forward_pre_hook(lambda _, given: seen.append(int(given[1][0])))
     for _ in range(40):
         recipe.step(batch(), state)
-    last = SMALL.levels - 1
-    assert 0.5 < seen.count(last) / 40 < 1
-    assert 0 < min(seen) < last
+    assert 0.5 < seen.count(first) / 40 < 1
+    assert min(seen) < first
+    seen.clear()
+    with torch.no_grad():
+        finished(network.translate(images(), Sampling(steps=1)))
+    assert seen == [first]
 
 
 def test_the_end_of_a_stage_sees_whole_volumes():
     (recipe, state), seen = make(slab=4, whole_after=0.5), []
     recipe.networks()["generator"].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2]))
-    for state.progress in (0.1, 0.3):  # of the training; 0.25 and 0.75 of the first stage
+    for state.progress in (0.1, 0.3, 0.45, 0.55):  # of the training; 0.25 and 0.75 of the first two stages
         recipe.step(batch(), state)
-    assert seen == [4, 8]
+    assert seen == [4, 8, 2, 4]  # of images, then of latents
 
 
 def test_slabs_that_fit_no_resolution_are_refused():
@@ -542,14 +576,16 @@ def test_doubt_needs_residuals_and_a_nested_ms_spade(changes):
 
 def test_what_the_diffusion_learns_leads_from_ms_spade_to_the_target():
     network, (source, target) = build(**DOUBTING), (images(), -images())
-    levels, noise = torch.tensor([500]), torch.randn(1, 2, 4, 6, 4)
+    levels, noise, latents = torch.tensor([500]), torch.randn(1, 2, 4, 6, 4), {}
     with torch.no_grad():
-        known = network(source, None, 0, "latents", target=target, guess=True)
-        like, doubt = known["like"], known["doubt"]
-        learned = network(known.pop("source"), None, 0, "diffusion", levels=levels, noise=noise, **known)["wanted"]
-        drawn = network.scaled(like) + learned * network._residual_spread(doubt)
-        assert torch.allclose(drawn, network.scaled(network.encoded(target).latents), atol=1e-4)
-    assert doubt.std() > 1e-3
+        first, latents["wanted"] = (network.encoded(x).latents for x in (source, target))
+        latents["like"], latents["doubt"] = network.guessed(first, 0)
+        learned = network(first, None, 0, "diffusion", levels=levels, noise=noise, **latents)["wanted"]
+        network.predicted = lambda *_: learned  # a network that has learned everything
+        made, sought = translated(network, steps=1).values, network.decoder(latents["wanted"])[0, 0].clamp(-1, 1)
+    assert torch.allclose(made, sought, atol=1e-4)
+    assert latents["doubt"].std() > 1e-3
+    assert (made - network.spade_only(source)[0, 0]).abs().max() > 0.01
 
 
 def test_a_nested_u_net_is_told_the_class_by_embedding_only():

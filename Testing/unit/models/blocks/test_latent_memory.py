@@ -1,58 +1,68 @@
-"""A memory for latents: what is made once, what is told apart, what does not fit, what is forgotten."""
+"""A memory for latents: what is made once, what is told apart, what does not fit, how much is kept."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from MedXlateCore.models.blocks.latent_memory import LatentMemory
 
 
-@pytest.fixture
-def made():
-    """Return a maker of 1 MiB, and the volumes that it was called with."""
-    calls = []
-
-    def make(*volumes):
-        calls.append(volumes)
-        return {"sum": sum(volumes).sum() + torch.zeros(1 << 18)}
-
-    return make, calls
+def volume(value, shape=(1, 1, 2, 2, 2)):
+    return torch.full(shape, float(value))
 
 
-def volume(value):
-    return torch.full((1, 1, 2, 2, 2), float(value))
+class Maker:
+    """Makes 1 MiB of a volume's sum, as a part of something twice as large, and counts."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, given):
+        self.calls.append(float(given.mean()))
+        return (given.sum() + torch.zeros(2, 1 << 18)).chunk(2)[0]
 
 
-def test_equal_volumes_are_worked_on_once(made):
-    memory, (make, calls) = LatentMemory(8), made
-    first = memory.recall("stage", "", [volume(1), volume(2)], make)
-    again = memory.recall("stage", "", [volume(1), volume(2)], make)
-    assert len(calls) == 1
-    assert torch.equal(first["sum"], again["sum"])
-    assert float(again["sum"][0]) == 24
+def recall(memory, make, value, word="", shape=(1, 1, 2, 2, 2)):
+    return float(memory.recall(word, volume(value, shape), volume(value, shape), make)[0, 0])
 
 
-def test_other_volumes_words_and_orders_are_told_apart(made):
-    memory, (make, calls) = LatentMemory(8), made
-    for word, values in (("a", (1, 2)), ("b", (1, 2)), ("a", (2, 1)), ("a", (1, 3))):
-        memory.recall("stage", word, [volume(value) for value in values], make)
-    assert len(calls) == 4
+def test_equal_volumes_are_worked_on_once():
+    memory, make = LatentMemory(8), Maker()
+    assert [recall(memory, make, value) for value in (1, 2, 1, 2)] == [8, 16, 8, 16]
+    assert make.calls == [1, 2]
 
 
-def test_what_does_not_fit_is_made_anew(made):
-    memory, (make, calls) = LatentMemory(1), made
+def test_other_volumes_words_and_shapes_are_told_apart():
+    memory, make = LatentMemory(8), Maker()
+    for word, value, shape in (("a", 1, (2, 2)), ("b", 1, (2, 2)), ("a", 2, (2, 2)), ("a", 1, (1, 4))):
+        recall(memory, make, value, word, shape)
+    assert len(make.calls) == 4
+
+
+def test_what_it_is_made_of_may_be_given():
+    make = Maker()
+    made = LatentMemory(8).recall("", volume(1), volume(3), make)
+    assert (float(made[0, 0]), make.calls) == (24, [3])
+
+
+def test_what_does_not_fit_is_made_anew():
+    memory, make = LatentMemory(1), Maker()
     for _ in range(2):
-        for value in (1, 2):
-            assert float(memory.recall("stage", "", [volume(value)], make)["sum"][0]) == 8 * value
-    assert [float(volumes[0].mean()) for volumes in calls] == [1, 2, 2]
+        assert [recall(memory, make, value) for value in (1, 2)] == [8, 16]
+    assert make.calls == [1, 2, 2]
 
 
-def test_another_chapter_begins_with_an_empty_memory(made):
-    memory, (make, calls) = LatentMemory(1), made
-    for chapter in ("spade", "diffusion", "diffusion"):
-        memory.recall(chapter, "", [volume(1)], make)
-    assert len(calls) == 2
+def test_no_more_is_kept_than_is_counted():
+    memory, make = LatentMemory(4), Maker()
+    for value in range(6):
+        recall(memory, make, value)
+    assert memory.left == 0
+    assert sum(kept.untyped_storage().nbytes() for kept in memory._kept.values()) == memory.room
+
+
+def test_what_is_kept_has_no_graph():
+    make = torch.nn.Linear(2, 2)
+    assert not LatentMemory(1).recall("", volume(1), volume(1), make).requires_grad
 
 
 def test_without_room_it_says_so():
