@@ -18,8 +18,8 @@ Ours too: convolutions within slices that see the ones beside (``planar``), MS-S
 sharp edges sooner (``spade_nested``, ``unet_nested``); steps of training that see slabs, and whole volumes at the end
 of each stage (``slab``, ``whole_after``), with latents that are made once (``latent_memory``). The diffusion is of what
 MS-SPADE leaves (``residual``), divided by what MS-SPADE says it may be wrong by (``spade_doubt``). One sample takes one
-step, which ends near the mean of what is likely and is trained for (``first_level``): more steps draw one of the likely
-volumes, whose error is larger, and which only several samples are good for.
+step, which ends near the mean of what is likely and is trained for (``first_level_share``): more steps draw one of the
+likely volumes, whose error is larger, and which only several samples are good for.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not
@@ -99,7 +99,7 @@ class Aldm(Method):
             schedule="cosine",
             adversarial_weight=0.0,
             doubt_weight=0.1,
-            first_level=0.3,
+            first_level_share=0.3,
             latent_memory=1024,
             slab=16,
             whole_after=0.5,

@@ -49,7 +49,7 @@ class AldmRecipeConfig:
         cycle_weight: of the L1 around target-like latents and back, in ``spade``; where the source is a target too.
         doubt_weight: of how well MS-SPADE says how wrong it may be, in ``spade``, with ``spade_doubt``.
         draws: of noise for each volume, in ``diffusion``.
-        first_level: part of them at the level where sampling begins, the only one that a result of one step needs
+        first_level_share: part of them at the level where sampling begins, the only one that a result of one step needs
             (ours); the others are at all levels alike.
         latent_memory: MiB of main memory, of each process, for latents of training volumes in the stages that no longer
             change them. They are then made once, of whole volumes, which a slab is cut from; what does not fit is made
@@ -82,7 +82,7 @@ class AldmRecipeConfig:
     cycle_weight: float = 0.0
     doubt_weight: float = 0.2
     draws: int = 1
-    first_level: float = 0.0
+    first_level_share: float = 0.0
     latent_memory: int = 0
     slab: int = 0
     whole_after: float = 1.0
@@ -93,17 +93,13 @@ class AldmRecipeConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         flips = ("flip_depth", "flip_height", "flip_width")
-        unit = ("last_rate", "first_level", "adversarial_after", "whole_after", *flips)
+        unit = ("last_rate", "first_level_share", "adversarial_after", "whole_after", *flips)
         rates = ("autoencoder_rate", "spade_rate", "diffusion_rate")
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
         ranges = dict.fromkeys((*unit, *rates), (0.0, 1.0)) | dict.fromkeys(weights, (0.0, 1e6))
         ranges |= dict.fromkeys((f"{stage}_share" for stage in STAGES), (0.001, 1000.0))
-        check_constants(
-            self,
-            ranges
-            | {"discriminator_width": (1.0, 512.0), "draws": (1.0, 64.0), "slab": (0.0, 4096.0)}
-            | {"latent_memory": (0.0, 1e6)},
-        )
+        counts = {"discriminator_width": (1.0, 512.0), "draws": (1.0, 64.0), "slab": (0.0, 4096.0)}
+        check_constants(self, ranges | counts | {"latent_memory": (0.0, 1e6)})
 
 
 class View(NamedTuple):
@@ -328,13 +324,13 @@ class AldmRecipe(Recipe):
         return {"spade": total, **losses}
 
     def _diffusion_step(self, batch: Batch, view: View, state: TrainingState, within: float) -> dict[str, Tensor]:
-        known, weights, first = self._known(batch, view, guess=True), self.recipe_config, self.config.first_level
+        known, weights = self._known(batch, view, guess=True), self.recipe_config
         source = known.pop("source")
         drawn: dict[str, Any] = {"generator": state.generator, "device": state.generator.device}
         shape = (len(source) * weights.draws, *source.shape[1:])
         levels = torch.randint(0, self.config.levels, shape[:1], **drawn)
-        if weights.first_level > 0:
-            levels[torch.rand(shape[0], **drawn) < weights.first_level] = first
+        if weights.first_level_share > 0:
+            levels[torch.rand(shape[0], **drawn) < weights.first_level_share] = self.config.first_level
         noise = torch.randn(shape, **drawn)
         seen = state.networks["generator"](
             source, None, batch.direction, "diffusion", levels=levels, noise=noise, **known

@@ -515,7 +515,7 @@ def test_sizes_that_do_not_fit_are_told_at_the_first_step():
 
 @pytest.mark.parametrize(("changes", "first"), [({}, 999), ({"concat_condition": False}, 499)])
 def test_the_level_that_a_result_of_one_step_needs_can_be_trained_more_often(changes, first):
-    (recipe, state), seen = make(replace(SMALL, **changes), first_level=0.75), []
+    (recipe, state), seen = make(replace(SMALL, **changes), first_level_share=0.75), []
     network, state.progress = recipe.networks()["generator"], 0.9
     network.unet.register_forward_pre_hook(lambda _, given: seen.append(int(given[1][0])))
     for _ in range(40):
