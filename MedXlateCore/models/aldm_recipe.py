@@ -15,6 +15,7 @@ from MedXlateCore.models.aldm_config import AldmConfig
 from MedXlateCore.models.aldm_net import AldmNetwork
 from MedXlateCore.models.blocks.checks import check_architecture, check_constants, check_images
 from MedXlateCore.models.blocks.latent_memory import LatentMemory
+from MedXlateCore.models.blocks.muon import Muon, hidden_matrices
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.updates import descend, figures, held
 from MedXlateCore.models.method import Batch, Recipe, TrainingState, check_choices
@@ -37,6 +38,7 @@ class AldmRecipeConfig:
             network has; only their ratios count.
         autoencoder_rate, spade_rate: learning rates of Adam (betas 0.5, 0.9).
         diffusion_rate: learning rate of AdamW (betas 0.9, 0.999).
+        matrices: what trains hidden convolutions and linear layers: ``adam`` as the rest, or ``muon`` (ours).
         schedule: within each stage: ``constant``, or ``cosine`` to ``last_rate`` of the rate.
         last_rate: end of the cosine.
         codebook_weight: of the codebook's loss, in ``vq``.
@@ -70,6 +72,7 @@ class AldmRecipeConfig:
     autoencoder_rate: float = 4e-5
     spade_rate: float = 8e-5
     diffusion_rate: float = 4e-5
+    matrices: Literal["adam", "muon"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
     last_rate: float = 0.05
     codebook_weight: float = 1.0
@@ -178,17 +181,23 @@ class AldmRecipe(Recipe):
         return self._networks
 
     def optimisers(self, learning_rate: float | None = None) -> dict[str, torch.optim.Optimizer]:
-        """Return AdamW with a group of its own for each stage, and Adam for the discriminator.
+        """Return AdamW with a group of its own for each stage, Adam for the discriminator, Muon if it is asked for.
 
         A given learning rate holds for all stages.
         """
-        weights, groups = self.recipe_config, []
+        weights, groups, matrices = self.recipe_config, [], []
         for stage in self._stages:
             own = getattr(weights, f"{stage}_rate") if learning_rate is None else learning_rate
             last = stage == "diffusion"
             betas, decay = ((0.9, 0.999), 0.01) if last else ((0.5, 0.9), 0.0)
-            groups.append({"params": self._parameters(stage), "lr": own, "betas": betas, "weight_decay": decay})
+            parameters = self._parameters(stage)
+            if weights.matrices == "muon":
+                hidden, parameters = hidden_matrices(parameters)
+                matrices.append({"params": hidden, "lr": own, "weight_decay": decay})
+            groups.append({"params": parameters, "lr": own, "betas": betas, "weight_decay": decay})
         result: dict[str, torch.optim.Optimizer] = {"generator": torch.optim.AdamW(groups)}
+        if matrices:
+            result["matrices"] = Muon(matrices)
         if "discriminator" in self._networks:
             rate = weights.autoencoder_rate if learning_rate is None else learning_rate
             judge = self._networks["discriminator"].parameters()
@@ -298,7 +307,7 @@ class AldmRecipe(Recipe):
             with held(judge):
                 losses["adversarial"] = hinge_generator(judge(seen["made"]))
             total = total + weights.adversarial_weight * losses["adversarial"]
-        descend(state, ["generator"], total)
+        self._descend(state, total)
         if judged:
             losses["discriminator"] = hinge_discriminator(judge(images), judge(seen["made"].detach()))
             descend(state, ["discriminator"], losses["discriminator"])
@@ -320,7 +329,7 @@ class AldmRecipe(Recipe):
         if "cycle" in seen:
             losses["cycle"] = l1(seen["cycle"], images)
             total = total + weights.cycle_weight * losses["cycle"]
-        descend(state, ["generator"], total)
+        self._descend(state, total)
         return {"spade": total, **losses}
 
     def _diffusion_step(self, batch: Batch, view: View, state: TrainingState, within: float) -> dict[str, Tensor]:
@@ -336,8 +345,13 @@ class AldmRecipe(Recipe):
             source, None, batch.direction, "diffusion", levels=levels, noise=noise, **known
         )
         loss = nn.functional.mse_loss(seen["made"], seen["wanted"])
-        descend(state, ["generator"], loss)
+        self._descend(state, loss)
         return {"diffusion": loss}
+
+    @staticmethod
+    def _descend(state: TrainingState, loss: Tensor) -> None:
+        """Do a step of the network, whichever optimisers share it."""
+        descend(state, [name for name in state.optimisers if name != "discriminator"], loss)
 
     def _latent_shape(self, images: Tensor) -> tuple[int, ...]:
         sizes = (size // self.config.factor for size in images.shape[2:])

@@ -264,8 +264,9 @@ def test_a_stage_changes_its_own_part_only(progress, stage):
     assert all(p.requires_grad for p in network.parameters())  # a checkpoint finds them as it left them
 
 
-def test_a_stage_leaves_the_other_stages_optimisers_alone():
-    recipe, state = make()
+@pytest.mark.parametrize("matrices", ["adam", "muon"])
+def test_a_stage_leaves_the_other_stages_optimisers_alone(matrices):
+    recipe, state = make(matrices=matrices)
     for state.progress in (0.1, 0.5):
         recipe.step(batch(), state)
     network = recipe.networks()["generator"]
@@ -276,8 +277,10 @@ def test_a_stage_leaves_the_other_stages_optimisers_alone():
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_a_few_steps_of_each_stage_lower_its_loss():
-    recipe, state = make(autoencoder_rate=5e-3, spade_rate=5e-3, diffusion_rate=5e-3, draws=4, flip_width=0.0)
+@pytest.mark.parametrize("matrices", ["adam", "muon"])
+def test_a_few_steps_of_each_stage_lower_its_loss(matrices):
+    rates = dict.fromkeys(("autoencoder_rate", "spade_rate", "diffusion_rate"), 5e-3)
+    recipe, state = make(**rates, matrices=matrices, draws=4, flip_width=0.0)
     for state.progress, name in ((0.1, "reconstruction"), (0.5, "latents"), (0.9, "diffusion")):
         values = []
         for step in range(16):
@@ -293,6 +296,16 @@ def test_the_divergence_takes_the_codebooks_place(progress):
     losses = recipe.step(batch(), state)
     assert ("divergence" in losses) == (progress == 0.1)
     assert "perplexity" not in losses
+
+
+def test_with_muon_every_parameter_has_one_optimiser():
+    recipe, state = make(matrices="muon", adversarial_weight=0.5, discriminator_width=2)
+    assert list(state.optimisers) == ["generator", "matrices", "discriminator"]
+    trained = [id(p) for o in state.optimisers.values() for group in o.param_groups for p in group["params"]]
+    wanted = [id(p) for network in recipe.networks().values() for p in network.parameters()]
+    assert sorted(trained) == sorted(wanted)
+    rates = {(name, group["lr"]) for name, o in recipe.optimisers(1e-3).items() for group in o.param_groups}
+    assert rates == {(name, 1e-3) for name in state.optimisers}
 
 
 def test_the_adversarial_term_comes_after_its_delay():

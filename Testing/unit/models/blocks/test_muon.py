@@ -1,0 +1,85 @@
+"""Muon: against its definition, PyTorch's own for matrices, and a problem that it solves."""
+
+import pytest
+import torch
+from torch import nn
+
+from MedXlateCore.models.blocks.muon import Muon, hidden_matrices, orthogonal
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 144), (96, 24)])
+def test_all_singular_values_come_near_one_and_directions_stay(shape):
+    matrix = drawn(*shape)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    made = left.T @ orthogonal(matrix) @ right.T
+    kept = values > 0.05 * values[0]
+    assert (made.diagonal()[kept] > 0.6).all()
+    assert (made.diagonal() < 1.25).all()
+    assert (made - torch.diag(made.diagonal())).abs().max() < 1e-4
+
+
+def test_the_size_of_a_gradient_does_not_matter():
+    torch.testing.assert_close(orthogonal(1e4 * drawn(8, 20)), orthogonal(drawn(8, 20)), atol=1e-4, rtol=0)
+
+
+def test_a_gradient_of_zero_changes_nothing():
+    weight = nn.Parameter(drawn(8, 8))
+    before = weight.detach().clone()
+    weight.grad = torch.zeros_like(weight)
+    Muon([weight], lr=0.1).step()
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_it_agrees_with_pytorchs_for_matrices(decay):
+    ours, theirs = (nn.Parameter(drawn(24, 40)) for _ in range(2))
+    first = Muon([ours], lr=0.02, weight_decay=decay)
+    second = torch.optim.Muon([theirs], lr=0.02, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    for step in range(5):
+        ours.grad = drawn(24, 40, seed=step)
+        theirs.grad = ours.grad.clone()
+        first.step()
+        second.step()
+    moved = (theirs - drawn(24, 40)).norm()
+    assert (ours - theirs).norm() < 0.03 * moved  # theirs works in bfloat16
+
+
+def test_weights_of_convolutions_are_matrices_of_their_outputs():
+    flat, conv = nn.Parameter(drawn(8, 27)), nn.Parameter(drawn(8, 3, 3, 3))
+    conv.data = flat.detach().clone().view(8, 3, 3, 3)
+    for weight in (flat, conv):
+        weight.grad = drawn(8, 27, seed=1).view_as(weight)
+        Muon([weight], lr=0.1).step()
+    torch.testing.assert_close(conv.flatten(1), flat)
+
+
+def test_weights_without_gradient_are_left_alone():
+    weight = nn.Parameter(drawn(8, 8))
+    Muon([weight], lr=0.1).step()
+    assert torch.equal(weight, drawn(8, 8))
+
+
+def test_hidden_matrices_are_those_of_at_least_8_by_8():
+    wanted = [nn.Parameter(drawn(*shape)) for shape in ((8, 8), (8, 2, 3, 3), (16, 1, 3, 3, 3))]
+    rest = [nn.Parameter(drawn(*shape)) for shape in ((8,), (7, 64), (64, 7), (64, 1, 1, 1, 1), ())]
+    matrices, others = hidden_matrices([*rest[:2], *wanted, *rest[2:]])
+    assert [id(p) for p in matrices] == [id(p) for p in wanted]
+    assert [id(p) for p in others] == [id(p) for p in rest]
+
+
+def test_it_finds_a_linear_map():
+    inputs, true = drawn(256, 16, seed=2), drawn(16, 16, seed=3)
+    weight = nn.Parameter(torch.zeros(16, 16))
+    optimiser = Muon([weight], lr=0.2)
+    losses = []
+    for step in range(200):
+        optimiser.param_groups[0]["lr"] = 0.2 * (1 - step / 200)
+        loss = (inputs @ (weight - true)).square().mean()
+        weight.grad = torch.autograd.grad(loss, weight)[0]
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 1e-3 * losses[0]
