@@ -16,10 +16,9 @@ cross-attention, the conditions are target-like latents only. ``code``: the auth
 size, reached by a shortcut over means (ours) so that few steps of training suffice, and no codes to search (``kl``).
 Ours too: convolutions within slices that see the ones beside (``planar``), MS-SPADE and U-Net in a shape that learns
 sharp edges sooner (``spade_nested``, ``unet_nested``); steps of training that see slabs, and whole volumes at the end
-of each stage (``slab``, ``whole_after``), with latents that are made once (``latent_memory``). The diffusion is of what
-MS-SPADE leaves (``residual``), divided by what MS-SPADE says it may be wrong by (``spade_doubt``). One sample takes one
-step, which ends near the mean of what is likely and is trained for (``first_level_share``): more steps draw one of the
-likely volumes, whose error is larger, and which only several samples are good for.
+of each stage (``slab``, ``whole_after``), with latents that are made once (``latent_memory``); Muon in place of Adam
+(``matrices``). The diffusion is of what MS-SPADE leaves (``residual``) and has most of the time. One step ends near the
+mean of what is likely, which is smooth, and is trained for (``first_level_share``); ten draw one of the likely volumes.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not
@@ -75,14 +74,14 @@ class Aldm(Method):
             codebook="average",
             planar=True,
             spade_nested=True,
-            spade_widths=(16, 32, 48),
+            spade_widths=(16, 48),
             spade_hidden=8,
             spade_scaled=True,
             unet_nested=True,
             unet_widths=(32, 64, 96),
             residual=True,
             prediction="v",
-            steps=1,
+            steps=10,
             sample_steps=5,
             directions=("T1->T2", "T1->FLAIR", "T2->T1"),
         ),

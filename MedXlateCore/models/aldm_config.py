@@ -39,8 +39,6 @@ class AldmConfig:
         planar: convolve within slices, with some channels from the slices beside (``PlanarConv``, ours), everywhere
             but where MS-SPADE is as published.
         spade_nested: MS-SPADE as ``SpadeUnet`` (ours), which has neither stem nor unswitched blocks.
-        spade_doubt: let it say, for each latent, by how much it may be wrong (ours; nested only). Residuals are divided
-            by that, so that samples differ where MS-SPADE is in doubt.
         spade_widths: channels after its switched blocks; nested: by resolution, finest first.
         spade_hidden: channels between features and gains.
         spade_stem: channels after its first 7x7x7 convolution; 0 for neither first nor last convolution.
@@ -91,7 +89,6 @@ class AldmConfig:
     planar: bool = False
     use_spade: bool = True
     spade_nested: bool = False
-    spade_doubt: bool = False
     spade_widths: tuple[int, ...] = (128, 256, 128, 4)
     spade_hidden: int = 64
     spade_stem: int = 0
@@ -152,8 +149,6 @@ class AldmConfig:
         check_architecture(odd, "spade_size", self.spade_size, "1, 3, 5 or 7")
         fits = not self.shortcut or self.factor**3 % self.latent_channels == 0
         check_architecture(fits, "shortcut", True, "latent_channels that divide the number of voxels of a latent")
-        doubts = not self.spade_doubt or (self.residual and self.spade_nested)
-        check_architecture(doubts, "spade_doubt", True, "with residual and spade_nested only")
         told = not self.unet_nested or self.conditioning == "class_embed"
         check_architecture(told, "conditioning", self.conditioning, "class_embed with unet_nested")
         few = 1 <= len(self.directions) <= MAX_DIRECTIONS and all(len(s) == 1 for s, _ in self._read_directions())

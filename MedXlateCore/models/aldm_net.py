@@ -23,20 +23,15 @@ from MedXlateCore.models.sampling import Sampling, VolumePrediction
 __all__ = ["AldmNetwork", "AldmTowards"]
 
 CERTAIN = 6.0  # below 0, the logarithm of the latents' variance at the start, for ``kl``
-DOUBT = (-6.0, 1.0)  # range of its logarithm, on the diffusion's scale
 ON_LATENTS = ("spade", "diffusion")  # lessons whose input are latents
 REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage
 
 
 class Conditions(NamedTuple):
-    """What is known before a sample is drawn, [B, C, ...] each: latents of the source, target-like ones, their doubt.
-
-    Doubt is the logarithm of how wrong the target-like latents may be.
-    """
+    """What is known before a sample is drawn, [B, C, ...] each: latents of the source, and target-like ones."""
 
     source: Tensor
     like: Tensor | None
-    doubt: Tensor | None = None
 
 
 def _end(run: Generator[None, None, Any]) -> Any:
@@ -52,7 +47,7 @@ def _spade(config: AldmConfig, classes: int) -> nn.Module:
     """Return MS-SPADE, as published or in the shape of a U-Net."""
     width = (classes, config.latent_channels, config.spade_widths, config.spade_hidden)
     if config.spade_nested:
-        return SpadeUnet(*width, config.planar, config.spade_doubt)
+        return SpadeUnet(*width, config.planar)
     return MsSpade(*width, config.spade_stem, config.spade_residual, config.spade_size)
 
 
@@ -94,7 +89,7 @@ class AldmNetwork(nn.Module):
         if config.use_spade:
             self.spade = _spade(config, classes)
         if config.use_diffusion:
-            seen = channels * (1 + (self._shown + config.spade_doubt) * config.concat_condition)
+            seen = channels * (1 + self._shown * config.concat_condition)
             self.unet = _unet(config, seen, classes)
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_square", torch.ones(channels))
@@ -141,15 +136,11 @@ class AldmNetwork(nn.Module):
         mean, spread = self._scale()
         return latents * spread + mean
 
-    def _residual_spread(self, doubt: Tensor | None) -> Tensor:
-        spread = self.residual_square.clamp(min=1e-12).sqrt().view(-1, 1, 1, 1)
-        return spread if doubt is None else spread * doubt.exp()
+    def _residual_spread(self) -> Tensor:
+        return self.residual_square.clamp(min=1e-12).sqrt().view(-1, 1, 1, 1)
 
     def measure_residual(self, residual: Tensor) -> None:
-        """Update the mean square of what target-like latents [B, C, D, H, W] are wrong by, divided by their doubt.
-
-        Both are on the diffusion's scale.
-        """
+        """Update the mean square of what target-like latents [B, C, D, H, W] are wrong by, on the diffusion's scale."""
         with torch.no_grad():
             square = residual.movedim(1, 0).flatten(1).square().mean(dim=1)
             self.residual_square.lerp_(square, 1 / self.residual_count.clamp(max=REMEMBERED["spade"]))
@@ -159,23 +150,17 @@ class AldmNetwork(nn.Module):
         """Return the latents of images [B, 1, D, H, W], with the regulariser's loss."""
         return self.regulariser(self.encoder(images), draws)
 
-    def guessed(self, source: Tensor, target: int) -> tuple[Tensor | None, Tensor | None]:
-        """Return target-like latents, and their doubt, for latents of the source; None for what there is not.
+    def like(self, source: Tensor, target: int) -> Tensor | None:
+        """Return target-like latents for latents of the source; None without MS-SPADE.
 
         In fp32: the normalisations of MS-SPADE would enlarge roundings.
         """
         if self.spade is None:
-            return None, None
+            return None
         with full_precision(source):
-            made, doubt = self.spade(self.scaled(source) if self.config.spade_scaled else source.float(), target), None
-            if self.config.spade_doubt:
-                made, doubt = made.chunk(2, dim=1)
-                doubt = doubt.clamp(*DOUBT)
-            return self.unscaled(made) if self.config.spade_scaled else made, doubt
-
-    def like(self, source: Tensor, target: int) -> Tensor | None:
-        """Return target-like latents; None without MS-SPADE."""
-        return self.guessed(source, target)[0]
+            if self.config.spade_scaled:
+                return self.unscaled(self.spade(self.scaled(source), target))
+            return self.spade(source.float(), target)
 
     def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Tensor:
         """Return what the U-Net predicts at levels [B]; everything is on the diffusion's scale."""
@@ -185,7 +170,7 @@ class AldmNetwork(nn.Module):
         seen = [self.schedule.expected(noisy, levels) if self.config.unet_nested else noisy]
         if self.config.concat_condition:
             seen += [conditions.source] if self._shown == 2 or conditions.like is None else []
-            seen += [x for x in (conditions.like, conditions.doubt) if x is not None]
+            seen += [] if conditions.like is None else [conditions.like]
         return self.unet(torch.cat(seen, dim=1), levels, target).float()
 
     # --- use ---------------------------------------------------------------------------------------------------------
@@ -273,10 +258,10 @@ class AldmNetwork(nn.Module):
     ) -> Generator[None, None, tuple[Tensor, Tensor | None]]:
         target, tile = self._target(direction), self._tile(tiled)
         source = self.regulariser((yield from self.encoder.stepwise(images, tile))).latents
-        like, doubt = self.guessed(source, target)
+        like = self.like(source, target)
         if self.unet is None and like is not None:
             return self._finite((yield from self.decoder.stepwise(like, tile))), None
-        known = Conditions(self.scaled(source), None if like is None else self.scaled(like), doubt)
+        known = Conditions(self.scaled(source), None if like is None else self.scaled(like))
         mean = squares = torch.zeros((), device=images.device)
         for n, seed in enumerate(self._seeds(sampling), 1):
             latents = yield from self._drawn(known, target, sampling, seed)
@@ -304,7 +289,7 @@ class AldmNetwork(nn.Module):
 
         drawn = yield from denoise(self.schedule, network, noisy, path, *self._sampler(sampling), generator)
         if config.residual and known.like is not None:
-            return known.like + drawn * self._residual_spread(known.doubt)
+            return known.like + drawn * self._residual_spread()
         return drawn
 
     def _steps(self, sampling: Sampling) -> int:
@@ -366,20 +351,13 @@ class AldmNetwork(nn.Module):
         return {"made": made, "regulariser": regularised.loss, "perplexity": regularised.perplexity}
 
     def _lesson_spade(self, source: Tensor, direction: int, wanted: Tensor, cycled: Tensor | None) -> dict[str, Tensor]:
-        """Return target-like latents, and the loss of their doubt if they have one.
-
-        The loss is that of a Laplace distribution (Kendall and Gal, NeurIPS 2017), of the doubt alone: what the latents
-        are wrong by is taken as given. With ``cycled``, images of the source, also these there and back again.
-        """
+        """Return target-like latents; with ``cycled``, images of the source, also these there and back again."""
         self.measure(torch.cat((source, wanted)), "spade")
         back, there = self.config.pairs[direction]
-        like, doubt = self.guessed(source, there)
+        like = self.like(source, there)
         if like is None:
             raise RuntimeError("this network has no MS-SPADE")
         result = {"like": like}
-        if doubt is not None:
-            wrong = (self.scaled(like) - self.scaled(wanted)).abs().detach()
-            result["doubt"] = (wrong * torch.exp(-doubt) + doubt).mean()
         if cycled is not None and back is not None:
             again = self.like(like, back)
             result["cycle"] = self.decoder(again).float() if again is not None else cycled
@@ -393,18 +371,17 @@ class AldmNetwork(nn.Module):
         levels: Tensor,
         noise: Tensor,
         like: Tensor | None = None,
-        doubt: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return prediction and what is wanted, for so many draws of ``levels`` and ``noise`` a volume as are given."""
         clean, like_ = self.scaled(wanted), None if like is None else self.scaled(like)
         if self.config.residual and like_ is not None:
-            self.measure_residual((clean - like_) / (1.0 if doubt is None else doubt.exp()))
-            clean = (clean - like_) / self._residual_spread(doubt)
+            self.measure_residual(clean - like_)
+            clean = (clean - like_) / self._residual_spread()
         times = (len(levels) // len(source), 1, 1, 1, 1)
         source, clean = self.scaled(source).repeat(times), clean.repeat(times)
-        like_, doubt = (None if x is None else x.repeat(times) for x in (like_, doubt))
+        like_ = None if like_ is None else like_.repeat(times)
         noisy = self.schedule.noised(clean, levels, noise)
-        made = self.predicted(noisy, levels, Conditions(source, like_, doubt), self._target(direction))
+        made = self.predicted(noisy, levels, Conditions(source, like_), self._target(direction))
         return {"made": made, "wanted": self.schedule.wanted(clean, levels, noise)}
 
 

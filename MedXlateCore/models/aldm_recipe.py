@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,6 @@ class AldmRecipeConfig:
         perceptual_weight: of the perceptual term, on slices.
         perceptual_weights: safetensors file with VGG-16's first layers, see ``PerceptualLoss``; empty for no such term.
         cycle_weight: of the L1 around target-like latents and back, in ``spade``; where the source is a target too.
-        doubt_weight: of how well MS-SPADE says how wrong it may be, in ``spade``, with ``spade_doubt``.
         draws: of noise for each volume, in ``diffusion``.
         first_level_share: part of them at the level where sampling begins, the only one that a result of one step needs
             (ours); the others are at all levels alike.
@@ -83,7 +82,6 @@ class AldmRecipeConfig:
     perceptual_weight: float = 0.1
     perceptual_weights: str = ""
     cycle_weight: float = 0.0
-    doubt_weight: float = 0.2
     draws: int = 1
     first_level_share: float = 0.0
     latent_memory: int = 0
@@ -249,7 +247,7 @@ class AldmRecipe(Recipe):
 
     @torch.no_grad()
     def _known(self, batch: Batch, view: View, guess: bool) -> dict[str, Tensor]:
-        """Return latents of source and target, as far as they are seen; with ``guess`` target-like ones and doubt too.
+        """Return latents of source and target, as far as they are seen; with ``guess`` target-like ones too.
 
         What is remembered was made of whole volumes, as in use; else it is made of the slab only. The bare network
         makes it: with several devices each makes what it lacks by itself, in full precision.
@@ -261,16 +259,14 @@ class AldmRecipe(Recipe):
             """Make latents."""
             return network.encoded(volumes).latents
 
-        def guessed(latents: Tensor) -> Tensor:
-            """Make target-like latents, with their doubt as further channels."""
-            there = network.guessed(latents, self.config.pairs[batch.direction][1])
-            return torch.cat([x for x in there if x is not None], dim=1)
+        def like(latents: Tensor) -> Tensor:
+            """Make target-like latents."""
+            return cast(Tensor, network.like(latents, self.config.pairs[batch.direction][1]))
 
         source = self._made("latents", images, images, encoded)
         known = {"source": source, "wanted": self._made("latents", target, target, encoded)}
         if guess and self.config.use_spade:
-            both = self._made(f"like {batch.direction}", images, source, guessed)
-            known |= dict(zip(("like", "doubt"), both.split(self.config.latent_channels, dim=1), strict=False))
+            known["like"] = self._made(f"like {batch.direction}", images, source, like)
         return {name: view.slab(x, factor) for name, x in known.items()} if self._memory else known
 
     def _made(self, word: str, volumes: Tensor, given: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -323,9 +319,6 @@ class AldmRecipe(Recipe):
         )
         losses = {"latents": l1(seen["like"], known["wanted"])}
         total = losses["latents"]
-        if "doubt" in seen:
-            losses["doubt"] = seen["doubt"]
-            total = total + weights.doubt_weight * seen["doubt"]
         if "cycle" in seen:
             losses["cycle"] = l1(seen["cycle"], images)
             total = total + weights.cycle_weight * losses["cycle"]

@@ -87,24 +87,14 @@ class SpadeUnet(NestedUnet):
         widths: see ``NestedUnet``.
         hidden: see ``Spade``.
         planar: see ``NestedUnet``.
-        doubt: return [B, 2 * channels, D, H, W]: behind the latents the logarithm of how wrong they may be.
     """
 
-    def __init__(
-        self,
-        classes: int,
-        channels: int,
-        widths: Sequence[int],
-        hidden: int,
-        planar: bool = False,
-        doubt: bool = False,
-    ) -> None:
+    def __init__(self, classes: int, channels: int, widths: Sequence[int], hidden: int, planar: bool = False) -> None:
         def switched(n: int) -> nn.Module:
             """Return what is told the target."""
             return SwitchedSpade(classes, n, hidden, planar)
 
-        out = channels * (2 if doubt else 1)
-        super().__init__(channels, out, classes, widths, InstanceNorm, switched, planar)
+        super().__init__(channels, channels, classes, widths, InstanceNorm, switched, planar)
 
     def forward(self, x: Tensor, target: int) -> Tensor:
         """Make latents like those of class ``target``."""

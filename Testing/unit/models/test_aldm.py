@@ -1,4 +1,4 @@
-"""ALDM: published sizes, stages, what each trains, sampling in steps, doubt, slabs, what is refused."""
+"""ALDM: published sizes, stages, what each trains, sampling in steps, slabs, what is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SMALL = AldmConfig(
     directions=("T1->T2", "T1->FLAIR", "T2->T1"),
 )
 RECIPE = AldmRecipeConfig(autoencoder_rate=1e-3, spade_rate=1e-3, diffusion_rate=1e-3, adversarial_weight=0.0)
-DOUBTING = {"residual": True, "spade_scaled": True, "spade_nested": True, "spade_doubt": True, "prediction": "x0"}
+NESTED = {"residual": True, "spade_scaled": True, "spade_nested": True, "unet_nested": True, "prediction": "v"}
 SIZE = (8, 12, 8)
 
 
@@ -487,7 +487,7 @@ def test_what_is_remembered_is_what_would_be_made_anew(progress):
 @pytest.mark.parametrize("progress", [0.5, 0.9])
 def test_slabs_are_cut_from_remembered_latents_of_whole_mirrored_volumes(progress):
     flips = {"flip_depth": 1.0, "flip_height": 0.0, "flip_width": 1.0}
-    recipe, state = make(replace(SMALL, **DOUBTING), latent_memory=64, slab=4, **flips)
+    recipe, state = make(replace(SMALL, **NESTED), latent_memory=64, slab=4, **flips)
     network, seen, state.progress = recipe.networks()["generator"], [], progress
     network.register_forward_pre_hook(lambda _, given, named: seen.append((given[0], named)), with_kwargs=True)
     rows = images(2), images(2, seed=1)
@@ -496,8 +496,8 @@ def test_slabs_are_cut_from_remembered_latents_of_whole_mirrored_volumes(progres
         recipe.step(whole, state)
     with torch.no_grad():
         source, wanted = (network.encoded(x.flip((2, 4))).latents for x in rows)
-        like, doubt = network.guessed(source, network.config.pairs[2][1])
-    expected = {"wanted": wanted} | ({"like": like, "doubt": doubt} if progress == 0.9 else {})
+        like = network.like(source, network.config.pairs[2][1])
+    expected = {"wanted": wanted} | ({"like": like} if progress == 0.9 else {})
     lows = set()
     for given, named in seen:
         (low,) = (n for n in range(3) if torch.allclose(given, source[:, :, n : n + 2], atol=1e-6))
@@ -508,7 +508,7 @@ def test_slabs_are_cut_from_remembered_latents_of_whole_mirrored_volumes(progres
 
 
 def test_the_encoder_sees_a_volume_once_where_latents_are_remembered():
-    recipe, state = make(replace(SMALL, **DOUBTING), latent_memory=64, slab=4, flip_depth=0.0, flip_height=0.0)
+    recipe, state = make(replace(SMALL, **NESTED), latent_memory=64, slab=4, flip_depth=0.0, flip_height=0.0)
     network, calls = recipe.networks()["generator"], []
     for part in (network.encoder, network.spade):
         part.register_forward_hook(lambda layer, *_: calls.append(layer))
@@ -554,50 +554,16 @@ def test_slabs_that_fit_no_resolution_are_refused():
         make(slab=6)
 
 
-def test_samples_differ_where_ms_spade_is_in_doubt():
-    network = build(**DOUBTING)
-    plain = network.guessed
-
-    def guessed(source, target):
-        like, doubt = plain(source, target)
-        doubt = torch.zeros_like(doubt)
-        doubt[:, :, : doubt.shape[2] // 2] = -6.0
-        return like, doubt
-
-    network.guessed = guessed
-    network.predicted = lambda noisy, *_: noisy  # samples keep their noise
-    deviation = translated(network, samples=4).deviation
-    assert deviation[0].mean() < 0.5 * deviation[-1].mean()  # equal to a tenth without doubt
-
-
-def test_doubt_is_learned_from_how_wrong_the_latents_are():
-    calm = {"flip_depth": 0.0, "flip_height": 0.0, "flip_width": 0.0}
-    (recipe, state), whole = make(replace(SMALL, **DOUBTING), doubt_weight=1.0, spade_rate=5e-3, **calm), batch()
-    network, state.progress = recipe.networks()["generator"], 0.5
-    losses = [recipe.step(whole, state)["doubt"] for _ in range(100)]
-    assert losses[-1] < losses[0] - 0.3
-    like, doubt = network.guessed(network.encoded(whole.images).latents, 0)
-    wrong = (network.scaled(like) - network.scaled(network.encoded(whole.target).latents)).abs().mean()
-    assert 0.5 < float(doubt.detach().exp().mean() / wrong.detach()) < 2
-
-
-@pytest.mark.parametrize("changes", [{"residual": False}, {"spade_nested": False}])
-def test_doubt_needs_residuals_and_a_nested_ms_spade(changes):
-    with pytest.raises(UsageError, match="spade_doubt"):
-        replace(SMALL, **{**DOUBTING, **changes})
-
-
 def test_what_the_diffusion_learns_leads_from_ms_spade_to_the_target():
-    network, (source, target) = build(**DOUBTING), (images(), -images())
+    network, (source, target) = build(**NESTED | {"prediction": "x0"}), (images(), -images())
     levels, noise, latents = torch.tensor([500]), torch.randn(1, 2, 4, 6, 4), {}
     with torch.no_grad():
         first, latents["wanted"] = (network.encoded(x).latents for x in (source, target))
-        latents["like"], latents["doubt"] = network.guessed(first, 0)
+        latents["like"] = network.like(first, 0)
         learned = network(first, None, 0, "diffusion", levels=levels, noise=noise, **latents)["wanted"]
         network.predicted = lambda *_: learned  # a network that has learned everything
         made, sought = translated(network, steps=1).values, network.decoder(latents["wanted"])[0, 0].clamp(-1, 1)
     assert torch.allclose(made, sought, atol=1e-4)
-    assert latents["doubt"].std() > 1e-3
     assert (made - network.spade_only(source)[0, 0]).abs().max() > 0.01
 
 
