@@ -46,12 +46,12 @@ SAMPLES = 8
 SAMPLERS: tuple[Literal["ddim", "dpm_solver", "ddpm"], ...] = ("ddim", "dpm_solver", "ddpm")
 STEPS = (200, 50, 20, 10, 5, 2, 1)
 CURVE_CASES = 2
-ONE = Sampling(steps=20)
-DRAWN = f"ALDM, one sample of {ONE.steps} steps"
+ONE = Sampling(steps=1)
 METHODS = (
-    "identity", "mean image", "U-Net 2D", "MS-SPADE alone", "ALDM", DRAWN, f"ALDM, mean of {SAMPLES}", "ceiling",
+    "identity", "mean image", "U-Net 2D", "MS-SPADE alone",
+    "ALDM", "ALDM, 1 step", f"ALDM, mean of {SAMPLES}", "ceiling",
 )  # fmt: skip
-SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", DRAWN: "one sample"}
+SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", "ALDM, 1 step": "1 step"}
 
 Maker = Callable[[PreparedCase], np.ndarray]
 
@@ -76,9 +76,9 @@ def main() -> int:
     for number in range(1, len(config.directions)):
         study.compare(number)
     share = f"training.minutes={minutes / len(config.directions):.2f}"
-    trained(options.work / "unet", [HERE / "unet.toml", "--data", table, "--set", share])
+    unet = trained(options.work / "unet", [HERE / "unet.toml", "--data", table, "--set", share])
     study.compare(0, load_package(options.work / "unet" / "model").network)
-    study.write(minutes)
+    study.write(minutes, unet)
     return 0
 
 
@@ -150,7 +150,7 @@ class Study:
             **({"U-Net 2D": slicewise(unet, case)} if unet else {}),
             "MS-SPADE alone": whole(network.spade_only, sources(case)),
             "ALDM": self.aldm(number, case).values,
-            DRAWN: self.aldm(number, case, ONE).values,
+            "ALDM, 1 step": self.aldm(number, case, ONE).values,
             f"ALDM, mean of {SAMPLES}": drawn.values,
             "ceiling": whole(network.reconstruct, truth(case)[None]),
         }
@@ -163,18 +163,20 @@ class Study:
         return float(spearmanr(drawn.deviation[inside], error).statistic)
 
     def curve(self) -> None:
-        """Measure quality and time of every sampler with fewer and fewer steps, in the first direction."""
+        """Measure every sampler with fewer and fewer steps, in the first direction: quality, slices, time."""
         cases = list(self.cases(0))[:CURVE_CASES]
         for sampler in SAMPLERS:
             for steps in STEPS:
-                scores, seconds = [], []
+                scores, jumps, seconds = [], [], []
                 for case in cases:
                     began = time.perf_counter()
                     volume = self.aldm(0, case, Sampling(sampler=sampler, steps=steps)).values
                     seconds.append(time.perf_counter() - began)
-                    scores.append(measure(truth(case), volume, head(case))["psnr"])
-                quality, cost = float(np.mean(scores)), float(np.median(seconds))
-                self.steps.append({"sampler": sampler, "steps": steps, "psnr": quality, "seconds": cost})
+                    figures = measure(truth(case), volume, head(case))
+                    scores.append(figures["psnr"])
+                    jumps.append(figures["jump"])
+                means = {"psnr": float(np.mean(scores)), "jump": float(np.mean(jumps))}
+                self.steps.append({"sampler": sampler, "steps": steps, **means, "seconds": float(np.median(seconds))})
 
     def picture(self, number: int, case: PreparedCase, made: dict[str, np.ndarray], drawn: PredictedVolume) -> None:
         """Write a test head in an axial and a coronal slice."""
@@ -193,11 +195,11 @@ class Study:
         ]
         stack_panels(panels, captions).save(self.out / f"panel-{number + 1}.png", optimize=True)
 
-    def write(self, minutes: float) -> None:
-        """Write the tables and the charts."""
+    def write(self, minutes: float, unet: float) -> None:
+        """Write the tables and the charts; of how many minutes both were trained for, too."""
         write_csv(self.out / "figures.csv", self.rows)
         write_csv(self.out / "steps.csv", self.steps)
-        text = tables(self.rows, self.steps, METHODS, minutes)
+        text = tables(self.rows, self.steps, METHODS, (minutes, unet))
         curves = {
             sampler: [(row["steps"], row["psnr"]) for row in self.steps if row["sampler"] == sampler]
             for sampler in SAMPLERS

@@ -22,16 +22,21 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def tables(
-    rows: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], methods: Sequence[str], minutes: float
+    rows: Sequence[Mapping[str, Any]],
+    steps: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    minutes: tuple[float, float],
 ) -> str:
     """Return the tables in Markdown: methods by direction, samplers by steps, and the rank of the errors."""
-    text = [f"ALDM was trained for {minutes:.0f} minutes of optimiser steps, the U-Net for a third of that."]
+    text = ["ALDM was trained for {:.0f} minutes of optimiser steps, the U-Net for {:.0f}.".format(*minutes)]
     for direction in dict.fromkeys(row["direction"] for row in rows):
         own = [row for row in rows if row["direction"] == direction]
         text += ["", f"### {direction}", "", *_comparison(own, methods)]
     text += ["", "### Samplers and steps, first direction", ""]
-    text += ["| sampler | steps | PSNR (dB) | seconds a volume |", "|---|---|---|---|"]
-    text += [f"| {r['sampler']} | {r['steps']} | {r['psnr']:.2f} | {r['seconds']:.2f} |" for r in steps]
+    text += ["| sampler | steps | PSNR (dB) | neighbouring slices | seconds a volume |", "|---|---|---|---|---|"]
+    for row in steps:
+        figures = f"{row['psnr']:.2f} | {row['jump']:.3f} | {row['seconds']:.2f}"
+        text.append(f"| {row['sampler']} | {row['steps']} | {figures} |")
     text += ["", "### Does the standard deviation know where the errors are?", ""]
     text += ["Spearman's correlation with the absolute error inside the head.", ""]
     text += ["| direction | correlation | volumes |", "|---|---|---|"]
