@@ -17,8 +17,9 @@ size, reached by a shortcut over means (ours) so that few steps of training suff
 Ours too: convolutions within slices that see the ones beside (``planar``), MS-SPADE and U-Net in a shape that learns
 sharp edges sooner (``spade_nested``, ``unet_nested``); steps of training that see slabs, and whole volumes at the end
 of each stage (``slab``, ``whole_after``), with latents that are made once (``latent_memory``); Muon in place of Adam
-(``matrices``). The diffusion is of what MS-SPADE leaves (``residual``) and has most of the time. One step ends near the
-mean of what is likely, which is smooth, and is trained for (``first_level_share``); ten draw one of the likely volumes.
+for matrices (``matrices``). The diffusion is of what MS-SPADE leaves (``residual``) and has most of the time. One step
+ends near the mean of what is likely, which is smooth, and is trained for (``first_level_share``); ten draw one of the
+likely volumes.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not

@@ -15,7 +15,7 @@ from MedXlateCore.models.aldm_config import AldmConfig
 from MedXlateCore.models.aldm_net import AldmNetwork
 from MedXlateCore.models.blocks.checks import check_architecture, check_constants, check_images
 from MedXlateCore.models.blocks.latent_memory import LatentMemory
-from MedXlateCore.models.blocks.muon import Muon, hidden_matrices
+from MedXlateCore.models.blocks.muon import Muon, layer_matrices
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.updates import descend, figures, held
 from MedXlateCore.models.method import Batch, Recipe, TrainingState, check_choices
@@ -36,9 +36,10 @@ class AldmRecipeConfig:
     Attributes:
         autoencoder_share, spade_share, diffusion_share: how the training's length is divided among the stages that the
             network has; only their ratios count.
-        autoencoder_rate, spade_rate: learning rates of Adam (betas 0.5, 0.9).
-        diffusion_rate: learning rate of AdamW (betas 0.9, 0.999).
-        matrices: what trains hidden convolutions and linear layers: ``adam`` as the rest, or ``muon`` (ours).
+        autoencoder_rate, spade_rate: learning rates of Adam (betas 0.5, 0.9), and of Muon.
+        diffusion_rate: learning rate of AdamW (betas 0.9, 0.999), and of Muon.
+        matrices: what trains the matrices of convolutions and linear layers: ``adam`` as the rest, or ``muon`` (ours).
+            The discriminator stays with Adam.
         schedule: within each stage: ``constant``, or ``cosine`` to ``last_rate`` of the rate.
         last_rate: end of the cosine.
         codebook_weight: of the codebook's loss, in ``vq``.
@@ -179,9 +180,9 @@ class AldmRecipe(Recipe):
         return self._networks
 
     def optimisers(self, learning_rate: float | None = None) -> dict[str, torch.optim.Optimizer]:
-        """Return AdamW with a group of its own for each stage, Adam for the discriminator, Muon if it is asked for.
+        """Return ``generator`` (AdamW), and if they are asked for ``matrices`` (Muon) and ``discriminator`` (Adam).
 
-        A given learning rate holds for all stages.
+        The first two have a group for each stage. A given learning rate holds for all stages.
         """
         weights, groups, matrices = self.recipe_config, [], []
         for stage in self._stages:
@@ -190,8 +191,8 @@ class AldmRecipe(Recipe):
             betas, decay = ((0.9, 0.999), 0.01) if last else ((0.5, 0.9), 0.0)
             parameters = self._parameters(stage)
             if weights.matrices == "muon":
-                hidden, parameters = hidden_matrices(parameters)
-                matrices.append({"params": hidden, "lr": own, "weight_decay": decay})
+                wide, parameters = layer_matrices(self._parts(stage))
+                matrices.append({"params": wide, "lr": own, "weight_decay": decay})
             groups.append({"params": parameters, "lr": own, "betas": betas, "weight_decay": decay})
         result: dict[str, torch.optim.Optimizer] = {"generator": torch.optim.AdamW(groups)}
         if matrices:
@@ -229,8 +230,10 @@ class AldmRecipe(Recipe):
             self._network.requires_grad_(True)
 
     def _parameters(self, stage: str) -> list[nn.Parameter]:
-        parts = [getattr(self._network, name) for name in PARTS[stage]]
-        return [parameter for part in parts for parameter in part.parameters()]
+        return [parameter for part in self._parts(stage) for parameter in part.parameters()]
+
+    def _parts(self, stage: str) -> list[nn.Module]:
+        return [getattr(self._network, name) for name in PARTS[stage]]
 
     def _view(self, batch: Batch, state: TrainingState, within: float) -> View:
         """Draw which slab of the volumes this step sees, and how they are mirrored."""

@@ -46,12 +46,12 @@ SAMPLES = 8
 SAMPLERS: tuple[Literal["ddim", "dpm_solver", "ddpm"], ...] = ("ddim", "dpm_solver", "ddpm")
 STEPS = (200, 50, 20, 10, 5, 2, 1)
 CURVE_CASES = 2
-ONE = Sampling(steps=1)
+ONE, ONE_STEP = Sampling(steps=1), "ALDM, 1 step"
 METHODS = (
     "identity", "mean image", "U-Net 2D", "MS-SPADE alone",
-    "ALDM", "ALDM, 1 step", f"ALDM, mean of {SAMPLES}", "ceiling",
+    "ALDM", ONE_STEP, f"ALDM, mean of {SAMPLES}", "ceiling",
 )  # fmt: skip
-SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", "ALDM, 1 step": "1 step"}
+SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", ONE_STEP: "1 step"}
 
 Maker = Callable[[PreparedCase], np.ndarray]
 
@@ -150,7 +150,7 @@ class Study:
             **({"U-Net 2D": slicewise(unet, case)} if unet else {}),
             "MS-SPADE alone": whole(network.spade_only, sources(case)),
             "ALDM": self.aldm(number, case).values,
-            "ALDM, 1 step": self.aldm(number, case, ONE).values,
+            ONE_STEP: self.aldm(number, case, ONE).values,
             f"ALDM, mean of {SAMPLES}": drawn.values,
             "ceiling": whole(network.reconstruct, truth(case)[None]),
         }
@@ -196,10 +196,10 @@ class Study:
         stack_panels(panels, captions).save(self.out / f"panel-{number + 1}.png", optimize=True)
 
     def write(self, minutes: float, unet: float) -> None:
-        """Write the tables and the charts; of how many minutes both were trained for, too."""
+        """Write tables and charts; ``minutes`` and ``unet``: how long ALDM and the U-Net were trained."""
         write_csv(self.out / "figures.csv", self.rows)
         write_csv(self.out / "steps.csv", self.steps)
-        text = tables(self.rows, self.steps, METHODS, (minutes, unet))
+        text = tables(self.rows, self.steps, METHODS, minutes, unet)
         curves = {
             sampler: [(row["steps"], row["psnr"]) for row in self.steps if row["sampler"] == sampler]
             for sampler in SAMPLERS

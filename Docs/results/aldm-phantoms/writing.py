@@ -25,10 +25,14 @@ def tables(
     rows: Sequence[Mapping[str, Any]],
     steps: Sequence[Mapping[str, Any]],
     methods: Sequence[str],
-    minutes: tuple[float, float],
+    minutes: float,
+    unet: float,
 ) -> str:
-    """Return the tables in Markdown: methods by direction, samplers by steps, and the rank of the errors."""
-    text = ["ALDM was trained for {:.0f} minutes of optimiser steps, the U-Net for {:.0f}.".format(*minutes)]
+    """Return the tables in Markdown: methods by direction, samplers by steps, and the rank of the errors.
+
+    ``minutes`` and ``unet`` are how long ALDM and the U-Net were trained.
+    """
+    text = [f"ALDM was trained for {minutes:.0f} minutes of optimiser steps, the U-Net for {unet:.0f}."]
     for direction in dict.fromkeys(row["direction"] for row in rows):
         own = [row for row in rows if row["direction"] == direction]
         text += ["", f"### {direction}", "", *_comparison(own, methods)]

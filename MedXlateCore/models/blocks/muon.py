@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Muon", "hidden_matrices", "orthogonal"]
+__all__ = ["Muon", "layer_matrices", "orthogonal"]
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration: steepest at 0, singular values end near 1
 ITERATIONS = 5
-LEAST = 8  # a matrix with fewer rows or columns is an end of the network, not a hidden layer
+LEAST = 8  # with fewer rows or columns there is little to make orthogonal
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RMS = 0.2  # of AdamW's usual updates, as a part of the learning rate
 
 
@@ -34,13 +35,19 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-def hidden_matrices(parameters: Iterable[nn.Parameter]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Divide parameters into matrices of at least 8 x 8, convolutions' weights among them, and others."""
+def layer_matrices(modules: Iterable[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return linear layers' and convolutions' weights that are matrices of at least 8 x 8, and all other parameters.
+
+    Embeddings and codebooks are among the others: most of their rows have no gradient at a step, and would move as far
+    as those that have one.
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for parameter in parameters:
-        wide = parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= LEAST
-        (matrices if wide else others).append(parameter)
+    for layer in (layer for module in modules for layer in module.modules()):
+        for name, parameter in layer.named_parameters(recurse=False):
+            weight = isinstance(layer, LAYERS) and name == "weight"
+            wide = weight and min(parameter.shape[0], parameter[0].numel()) >= LEAST
+            (matrices if wide else others).append(parameter)
     return matrices, others
 
 
@@ -52,12 +59,18 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate, on AdamW's scale.
         momentum: how much of the mean gradient stays at each step.
         weight_decay: decoupled, as AdamW's.
+
+    Raises:
+        ValueError: a parameter is no matrix.
     """
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for weight in (weight for group in self.param_groups for weight in group["params"]):
+            if weight.ndim < 2:
+                raise ValueError(f"Muon is for matrices, not for a parameter of shape {tuple(weight.shape)}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -280,7 +280,8 @@ def test_a_stage_leaves_the_other_stages_optimisers_alone(matrices):
 @pytest.mark.parametrize("matrices", ["adam", "muon"])
 def test_a_few_steps_of_each_stage_lower_its_loss(matrices):
     rates = dict.fromkeys(("autoencoder_rate", "spade_rate", "diffusion_rate"), 5e-3)
-    recipe, state = make(**rates, matrices=matrices, draws=4, flip_width=0.0)
+    wide = replace(SMALL, **NESTED, spade_widths=(8, 8), spade_hidden=8)  # matrices in every stage
+    recipe, state = make(wide if matrices == "muon" else None, **rates, matrices=matrices, draws=4, flip_width=0.0)
     for state.progress, name in ((0.1, "reconstruction"), (0.5, "latents"), (0.9, "diffusion")):
         values = []
         for step in range(16):
@@ -299,13 +300,20 @@ def test_the_divergence_takes_the_codebooks_place(progress):
 
 
 def test_with_muon_every_parameter_has_one_optimiser():
-    recipe, state = make(matrices="muon", adversarial_weight=0.5, discriminator_width=2)
+    rates = {"autoencoder_rate": 1e-3, "spade_rate": 2e-3, "diffusion_rate": 3e-3}
+    wide = replace(SMALL, **NESTED, spade_widths=(8, 8), spade_hidden=8)
+    recipe, state = make(wide, matrices="muon", adversarial_weight=0.5, discriminator_width=2, **rates)
     assert list(state.optimisers) == ["generator", "matrices", "discriminator"]
+    for name in ("generator", "matrices"):
+        groups = state.optimisers[name].param_groups
+        assert [(g["lr"], g["weight_decay"]) for g in groups] == [(1e-3, 0.0), (2e-3, 0.0), (3e-3, 0.01)]
+        assert all(g["params"] for g in groups)
     trained = [id(p) for o in state.optimisers.values() for group in o.param_groups for p in group["params"]]
     wanted = [id(p) for network in recipe.networks().values() for p in network.parameters()]
     assert sorted(trained) == sorted(wanted)
     rates = {(name, group["lr"]) for name, o in recipe.optimisers(1e-3).items() for group in o.param_groups}
     assert rates == {(name, 1e-3) for name in state.optimisers}
+    assert list(make()[1].optimisers) == ["generator"]
 
 
 def test_the_adversarial_term_comes_after_its_delay():

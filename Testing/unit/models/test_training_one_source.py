@@ -37,9 +37,10 @@ def table(tmp_path_factory):
 
 
 def configuration(name, table):
-    """Return a configuration of 4 steps that checkpoints every two."""
+    """Return a configuration of 4 steps that checkpoints every two, and takes all stages of a method that has some."""
     mapping = parse_toml(CONFIG.encode(), "tiny test configuration")
-    mapping["model"], mapping["recipe"] = {"method": name, "preset": "tiny"}, {}
+    shares = dict.fromkeys(("autoencoder_share", "spade_share", "diffusion_share"), 1.0) if name == "aldm" else {}
+    mapping["model"], mapping["recipe"] = {"method": name, "preset": "tiny"}, shares
     mapping["data"] = {"directions": ["T1->T2", "T2->T1"]} if name in SEVERAL else {"sources": ["T1"], "target": "T2"}
     deep = ["grid.size_multiple=[1, 1, 16]"] if get_method(name).volumetric else []  # the cohort has 6 slices
     for assignment in (f'data.table="{table}"', "training.steps=4", "training.validate_every=2", *deep):

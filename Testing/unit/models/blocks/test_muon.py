@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from MedXlateCore.models.blocks.muon import Muon, hidden_matrices, orthogonal
+from MedXlateCore.models.blocks.muon import Muon, layer_matrices, orthogonal
 
 
 def drawn(*shape, seed=0):
@@ -34,6 +34,7 @@ def test_a_gradient_of_zero_changes_nothing():
     assert torch.equal(weight, before)
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon to compare with")
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_it_agrees_with_pytorchs_for_matrices(decay):
     ours, theirs = (nn.Parameter(drawn(24, 40)) for _ in range(2))
@@ -48,13 +49,29 @@ def test_it_agrees_with_pytorchs_for_matrices(decay):
     assert (ours - theirs).norm() < 0.03 * moved  # theirs works in bfloat16
 
 
-def test_weights_of_convolutions_are_matrices_of_their_outputs():
-    flat, conv = nn.Parameter(drawn(8, 27)), nn.Parameter(drawn(8, 3, 3, 3))
-    conv.data = flat.detach().clone().view(8, 3, 3, 3)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (64, 2, 3, 3)])
+def test_weights_of_convolutions_are_matrices_of_their_outputs(shape, layout):
+    flat = nn.Parameter(drawn(*shape).flatten(1))
+    conv = nn.Parameter(drawn(*shape).contiguous(memory_format=layout))
+    flat.grad, conv.grad = drawn(*shape, seed=1).flatten(1), drawn(*shape, seed=1).contiguous(memory_format=layout)
     for weight in (flat, conv):
-        weight.grad = drawn(8, 27, seed=1).view_as(weight)
         Muon([weight], lr=0.1).step()
     torch.testing.assert_close(conv.flatten(1), flat)
+    assert not torch.equal(flat, drawn(*shape).flatten(1))
+
+
+def test_a_closure_is_called_with_gradients():
+    weight = nn.Parameter(drawn(8, 8))
+
+    def closure():
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    before = weight.detach().square().sum()
+    assert Muon([weight], lr=0.1).step(closure) == before
+    assert weight.square().sum() < before
 
 
 def test_weights_without_gradient_are_left_alone():
@@ -63,12 +80,19 @@ def test_weights_without_gradient_are_left_alone():
     assert torch.equal(weight, drawn(8, 8))
 
 
-def test_hidden_matrices_are_those_of_at_least_8_by_8():
-    wanted = [nn.Parameter(drawn(*shape)) for shape in ((8, 8), (8, 2, 3, 3), (16, 1, 3, 3, 3))]
-    rest = [nn.Parameter(drawn(*shape)) for shape in ((8,), (7, 64), (64, 7), (64, 1, 1, 1, 1), ())]
-    matrices, others = hidden_matrices([*rest[:2], *wanted, *rest[2:]])
-    assert [id(p) for p in matrices] == [id(p) for p in wanted]
-    assert [id(p) for p in others] == [id(p) for p in rest]
+def test_matrices_are_weights_of_layers_of_at_least_8_by_8():
+    wide = [nn.Linear(8, 8), nn.Conv2d(2, 8, 3), nn.Conv3d(1, 16, 3)]
+    narrow = [nn.Linear(7, 64), nn.Linear(64, 7), nn.Conv2d(1, 64, 1), nn.Embedding(16, 16), nn.InstanceNorm3d(9)]
+    network = nn.Sequential(*wide, *narrow)
+    network.register_parameter("book", nn.Parameter(drawn(32, 16)))
+    matrices, others = layer_matrices([network])
+    assert [id(p) for p in matrices] == [id(layer.weight) for layer in wide]
+    assert {id(p) for p in others} == {id(p) for p in network.parameters()} - {id(p) for p in matrices}
+
+
+def test_a_vector_is_refused():
+    with pytest.raises(ValueError, match=r"\(8,\)"):
+        Muon([nn.Parameter(drawn(8))])
 
 
 def test_it_finds_a_linear_map():
