@@ -18,8 +18,8 @@ Ours too: convolutions within slices that see the ones beside (``planar``), MS-S
 sharp edges sooner (``spade_nested``, ``unet_nested``); steps of training that see slabs, and whole volumes at the end
 of each stage (``slab``, ``whole_after``), with latents that are made once (``latent_memory``); Muon in place of Adam
 for matrices (``matrices``). The diffusion is of what MS-SPADE leaves (``residual``) and has most of the time. One step
-ends near the mean of what is likely, which is smooth, and is trained for (``first_level_share``); ten draw one of the
-likely volumes.
+ends near the mean of what is likely, which is smooth, and is trained for (``first_level_share``); more steps draw one
+of the likely volumes, whose error is larger.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not
@@ -82,7 +82,7 @@ class Aldm(Method):
             unet_widths=(32, 64, 96),
             residual=True,
             prediction="v",
-            steps=10,
+            steps=1,
             sample_steps=5,
             directions=("T1->T2", "T1->FLAIR", "T2->T1"),
         ),

@@ -46,12 +46,13 @@ SAMPLES = 8
 SAMPLERS: tuple[Literal["ddim", "dpm_solver", "ddpm"], ...] = ("ddim", "dpm_solver", "ddpm")
 STEPS = (200, 50, 20, 10, 5, 2, 1)
 CURVE_CASES = 2
-ONE, ONE_STEP = Sampling(steps=1), "ALDM, 1 step"
+ONE = Sampling(steps=10)
+DRAWN = f"ALDM, one sample of {ONE.steps} steps"
 METHODS = (
     "identity", "mean image", "U-Net 2D", "MS-SPADE alone",
-    "ALDM", ONE_STEP, f"ALDM, mean of {SAMPLES}", "ceiling",
+    "ALDM", DRAWN, f"ALDM, mean of {SAMPLES}", "ceiling",
 )  # fmt: skip
-SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", ONE_STEP: "1 step"}
+SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", DRAWN: f"{ONE.steps} steps"}
 
 Maker = Callable[[PreparedCase], np.ndarray]
 
@@ -150,7 +151,7 @@ class Study:
             **({"U-Net 2D": slicewise(unet, case)} if unet else {}),
             "MS-SPADE alone": whole(network.spade_only, sources(case)),
             "ALDM": self.aldm(number, case).values,
-            ONE_STEP: self.aldm(number, case, ONE).values,
+            DRAWN: self.aldm(number, case, ONE).values,
             f"ALDM, mean of {SAMPLES}": drawn.values,
             "ceiling": whole(network.reconstruct, truth(case)[None]),
         }
