@@ -37,6 +37,7 @@ SMALL = AldmConfig(
 )
 RECIPE = AldmRecipeConfig(autoencoder_rate=1e-3, spade_rate=1e-3, diffusion_rate=1e-3, adversarial_weight=0.0)
 NESTED = {"residual": True, "spade_scaled": True, "spade_nested": True, "unet_nested": True, "prediction": "v"}
+WIDE = replace(SMALL, **NESTED, spade_widths=(8, 8), spade_hidden=8)  # matrices for Muon in every stage
 SIZE = (8, 12, 8)
 
 
@@ -280,8 +281,7 @@ def test_a_stage_leaves_the_other_stages_optimisers_alone(matrices):
 @pytest.mark.parametrize("matrices", ["adam", "muon"])
 def test_a_few_steps_of_each_stage_lower_its_loss(matrices):
     rates = dict.fromkeys(("autoencoder_rate", "spade_rate", "diffusion_rate"), 5e-3)
-    wide = replace(SMALL, **NESTED, spade_widths=(8, 8), spade_hidden=8)  # matrices in every stage
-    recipe, state = make(wide if matrices == "muon" else None, **rates, matrices=matrices, draws=4, flip_width=0.0)
+    recipe, state = make(WIDE if matrices == "muon" else None, **rates, matrices=matrices, draws=4, flip_width=0.0)
     for state.progress, name in ((0.1, "reconstruction"), (0.5, "latents"), (0.9, "diffusion")):
         values = []
         for step in range(16):
@@ -301,8 +301,7 @@ def test_the_divergence_takes_the_codebooks_place(progress):
 
 def test_with_muon_every_parameter_has_one_optimiser():
     rates = {"autoencoder_rate": 1e-3, "spade_rate": 2e-3, "diffusion_rate": 3e-3}
-    wide = replace(SMALL, **NESTED, spade_widths=(8, 8), spade_hidden=8)
-    recipe, state = make(wide, matrices="muon", adversarial_weight=0.5, discriminator_width=2, **rates)
+    recipe, state = make(WIDE, matrices="muon", adversarial_weight=0.5, discriminator_width=2, **rates)
     assert list(state.optimisers) == ["generator", "matrices", "discriminator"]
     for name in ("generator", "matrices"):
         groups = state.optimisers[name].param_groups
