@@ -82,8 +82,9 @@ class Aldm(Method):
             unet_widths=(32, 64, 96),
             residual=True,
             prediction="v",
+            learned_variance=True,
             steps=1,
-            sample_steps=5,
+            sample_steps=1,
             directions=("T1->T2", "T1->FLAIR", "T2->T1"),
         ),
     }

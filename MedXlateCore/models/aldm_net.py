@@ -22,9 +22,17 @@ from MedXlateCore.models.sampling import Sampling, VolumePrediction
 
 __all__ = ["AldmNetwork", "AldmTowards"]
 
+LOG_SPREAD = (-6.0, 3.0)  # the spread of what is predicted is 1
 CERTAIN = 6.0  # below 0, the logarithm of the latents' variance at the start, for ``kl``
 ON_LATENTS = ("spade", "diffusion")  # lessons whose input are latents
 REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage
+
+
+class Predicted(NamedTuple):
+    """What the U-Net says, [B, C, ...] each: its prediction, and the logarithm of what that may be wrong by."""
+
+    mean: Tensor
+    log_spread: Tensor | None
 
 
 class Conditions(NamedTuple):
@@ -53,10 +61,11 @@ def _spade(config: AldmConfig, classes: int) -> nn.Module:
 
 def _unet(config: AldmConfig, seen: int, classes: int) -> nn.Module:
     """Return the diffusion's U-Net, which sees so many channels."""
+    out = config.latent_channels * (2 if config.learned_variance else 1)
     if config.unet_nested:
-        return TimedUnet(seen, config.latent_channels, config.unet_widths, classes, config.planar)
+        return TimedUnet(seen, out, config.unet_widths, classes, config.planar)
     shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
-    return LatentUnet(seen, config.latent_channels, *shape, classes, config.conditioning, config.planar)
+    return LatentUnet(seen, out, *shape, classes, config.conditioning, config.planar)
 
 
 class AldmNetwork(nn.Module):
@@ -162,7 +171,7 @@ class AldmNetwork(nn.Module):
                 return self.unscaled(self.spade(self.scaled(source), target))
             return self.spade(source.float(), target)
 
-    def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Tensor:
+    def predicted(self, noisy: Tensor, levels: Tensor, conditions: Conditions, target: int) -> Predicted:
         """Return what the U-Net predicts at levels [B]; everything is on the diffusion's scale."""
         if self.unet is None:
             raise RuntimeError("this network has no diffusion")
@@ -171,7 +180,11 @@ class AldmNetwork(nn.Module):
         if self.config.concat_condition:
             seen += [conditions.source] if self._shown == 2 or conditions.like is None else []
             seen += [] if conditions.like is None else [conditions.like]
-        return self.unet(torch.cat(seen, dim=1), levels, target).float()
+        made = self.unet(torch.cat(seen, dim=1), levels, target).float()
+        if not self.config.learned_variance:
+            return Predicted(made, None)
+        mean, log_spread = made.chunk(2, dim=1)
+        return Predicted(mean, log_spread.clamp(*LOG_SPREAD))
 
     # --- use ---------------------------------------------------------------------------------------------------------
 
@@ -283,11 +296,18 @@ class AldmNetwork(nn.Module):
             begin = known.source if known.like is None else known.like
             noisy = self.schedule.noised(begin, torch.full((len(begin),), top), noisy)
 
+        said: list[Tensor | None] = [None]
+
         def network(images: Tensor, level: int) -> Tensor:
             """Predict for a batch that is all at one level."""
-            return self.predicted(images, torch.full((len(images),), level, device=images.device), known, target)
+            levels = torch.full((len(images),), level, device=images.device)
+            made, said[0] = self.predicted(images, levels, known, target)
+            return made
 
         drawn = yield from denoise(self.schedule, network, noisy, path, *self._sampler(sampling), generator)
+        if sampling.samples > 1 and said[0] is not None:
+            noise = torch.randn(drawn.shape[1:], generator=generator).to(drawn.device)
+            drawn = drawn + self.schedule.error(path[-2]) * said[0].exp() * noise
         if config.residual and known.like is not None:
             return known.like + drawn * self._residual_spread()
         return drawn
@@ -315,7 +335,9 @@ class AldmNetwork(nn.Module):
             return {"sampler": "none"}
         sampler, eta = self._sampler(sampling)
         facts = {"sampler": sampler, "steps": self._steps(sampling), "samples": sampling.samples}
-        return facts | ({"eta": eta} if sampler == "ddim" else {}) | {"seeds": self._seeds(sampling)}
+        facts |= {"eta": eta} if sampler == "ddim" else {}
+        facts |= {"variance": "learned"} if self.config.learned_variance and sampling.samples > 1 else {}
+        return facts | {"seeds": self._seeds(sampling)}
 
     def _target(self, direction: int) -> int:
         pairs = self.config.pairs
@@ -381,8 +403,9 @@ class AldmNetwork(nn.Module):
         source, clean = self.scaled(source).repeat(times), clean.repeat(times)
         like_ = None if like_ is None else like_.repeat(times)
         noisy = self.schedule.noised(clean, levels, noise)
-        made = self.predicted(noisy, levels, Conditions(source, like_), self._target(direction))
-        return {"made": made, "wanted": self.schedule.wanted(clean, levels, noise)}
+        made, log_spread = self.predicted(noisy, levels, Conditions(source, like_), self._target(direction))
+        result = {"made": made, "wanted": self.schedule.wanted(clean, levels, noise)}
+        return result if log_spread is None else {**result, "log_spread": log_spread}
 
 
 class AldmTowards(nn.Module):

@@ -19,7 +19,7 @@ from MedXlateCore.models.blocks.muon import Muon, layer_matrices
 from MedXlateCore.models.blocks.patchgan import PatchGan
 from MedXlateCore.models.blocks.updates import descend, figures, held
 from MedXlateCore.models.method import Batch, Recipe, TrainingState, check_choices
-from MedXlateCore.training.losses import hinge_discriminator, hinge_generator, l1
+from MedXlateCore.training.losses import beta_likelihood, hinge_discriminator, hinge_generator, l1
 from MedXlateCore.training.perceptual import PerceptualLoss
 
 __all__ = ["PARTS", "STAGES", "AldmRecipe", "AldmRecipeConfig"]
@@ -53,6 +53,8 @@ class AldmRecipeConfig:
         draws: of noise for each volume, in ``diffusion``.
         first_level_share: part of them at the level where sampling begins, the only one that a result of one step needs
             (ours); the others are at all levels alike.
+        variance_beta: with ``learned_variance``, 0 to 1: errors are divided by the spread they are said to have, to the
+            power of twice 1 minus this (beta-NLL, Seitzer et al., ICLR 2022): 1 for none, as without it.
         latent_memory: MiB of main memory, of each process, for latents of training volumes in the stages that no longer
             change them. They are then made once, of whole volumes, which a slab is cut from; what does not fit is made
             anew at each step. 0 makes latents at each step, of the slab only.
@@ -85,6 +87,7 @@ class AldmRecipeConfig:
     cycle_weight: float = 0.0
     draws: int = 1
     first_level_share: float = 0.0
+    variance_beta: float = 0.5
     latent_memory: int = 0
     slab: int = 0
     whole_after: float = 1.0
@@ -95,7 +98,7 @@ class AldmRecipeConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         flips = ("flip_depth", "flip_height", "flip_width")
-        unit = ("last_rate", "first_level_share", "adversarial_after", "whole_after", *flips)
+        unit = ("last_rate", "first_level_share", "variance_beta", "adversarial_after", "whole_after", *flips)
         rates = ("autoencoder_rate", "spade_rate", "diffusion_rate")
         weights = [name for name in self.__dataclass_fields__ if name.endswith("_weight")]
         ranges = dict.fromkeys((*unit, *rates), (0.0, 1.0)) | dict.fromkeys(weights, (0.0, 1e6))
@@ -341,8 +344,12 @@ class AldmRecipe(Recipe):
             source, None, batch.direction, "diffusion", levels=levels, noise=noise, **known
         )
         loss = nn.functional.mse_loss(seen["made"], seen["wanted"])
-        self._descend(state, loss)
-        return {"diffusion": loss}
+        if "log_spread" not in seen:
+            self._descend(state, loss)
+            return {"diffusion": loss}
+        likelihood = beta_likelihood(seen["made"], seen["wanted"], seen["log_spread"], weights.variance_beta)
+        self._descend(state, likelihood)
+        return {"diffusion": loss, "likelihood": likelihood}
 
     @staticmethod
     def _descend(state: TrainingState, loss: Tensor) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
+    "beta_likelihood",
     "cross_entropy_discriminator",
     "cross_entropy_generator",
     "hinge_discriminator",
@@ -51,6 +52,22 @@ def lsgan_discriminator(real: Tensor, fake: Tensor, *, half: bool = True, real_l
 def lsgan_generator(fake: Tensor) -> Tensor:
     """Return the least-squares adversarial loss of a generator: scores of its images are to be 1."""
     return functional.mse_loss(fake, torch.ones_like(fake))
+
+
+def beta_likelihood(prediction: Tensor, target: Tensor, log_spread: Tensor, beta: float = 0.5) -> Tensor:
+    """Return the negative log-likelihood of a normal distribution, weighed by its variance to the power of ``beta``.
+
+    Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022, equation 5. With 0 it is the
+    likelihood, whose means learn least where the spread is large; with 1 they learn as from the squared error.
+
+    Args:
+        prediction: means.
+        target: what they should be, of the same shape.
+        log_spread: logarithms of the standard deviations.
+        beta: 0 to 1.
+    """
+    likelihood = 0.5 * (prediction - target).square() * torch.exp(-2 * log_spread) + log_spread
+    return (torch.exp(2 * beta * log_spread.detach()) * likelihood).mean()
 
 
 def ssim_loss(prediction: Tensor, target: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:

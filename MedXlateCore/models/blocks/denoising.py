@@ -82,6 +82,12 @@ class GaussianSchedule:
             return (noisy - sigma * predicted) / alpha
         return predicted if self.prediction == "x0" else alpha * noisy - sigma * predicted
 
+    def error(self, level: int) -> float:
+        """Return how wrong the clean image is that a prediction at a level means, for a prediction wrong by 1."""
+        if self.prediction == "epsilon":
+            return self.noise(level) / self.signal(level)
+        return 1.0 if self.prediction == "x0" else self.noise(level)
+
     def path(self, steps: int, start: int | None = None) -> list[int]:
         """Return ``steps`` levels from ``start`` (T - 1 by default) downwards, evenly apart, and -1 at the end.
 

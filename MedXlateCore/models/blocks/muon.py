@@ -24,14 +24,20 @@ RMS = 0.2  # of AdamW's usual updates, as a part of the learning rate
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return the matrix [A, B] with all singular values brought near 1, by Newton and Schulz's iteration."""
+    """Return the matrix [A, B] with all singular values brought near 1, by Newton and Schulz's iteration.
+
+    Every iterate is a polynomial of X X^T times X, so all but the first and last product are of the shorter side only.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)
     first, third, fifth = QUINTIC
-    for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = first * x + (third * gram + fifth * gram @ gram) @ x
+    gram, factor = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
+    for _ in range(ITERATIONS):  # all matrices here are polynomials of the first gram: their order does not matter
+        power = third * gram + fifth * gram @ gram
+        power.diagonal().add_(first)
+        factor, gram = power @ factor, power @ gram @ power
+    x = factor @ x
     return x.T if tall else x
 
 

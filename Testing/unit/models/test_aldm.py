@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from comparators import count
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.inference.memory import estimate_memory
 from MedXlateCore.models.aldm import AldmConfig, AldmNetwork, AldmRecipe, AldmRecipeConfig
+from MedXlateCore.models.aldm_net import Conditions, Predicted
 from MedXlateCore.models.aldm_recipe import PARTS
 from MedXlateCore.models.blocks.init import without_memory
 from MedXlateCore.models.blocks.nested_unet import TimedUnet
@@ -178,6 +180,38 @@ def test_samples_are_averaged_and_their_spread_is_given():
     assert together.facts == {"sampler": "ddim", "steps": 3, "samples": 3, "eta": 0.0, "seeds": [3, 4, 5]}
 
 
+def doubting(log_spread, **changes):
+    """Return a network that says of every latent that its prediction may be wrong by so much."""
+    network = build(**NESTED, learned_variance=True, **changes)
+    with torch.no_grad():
+        for end in network.unet.ends:
+            end.weight[2:].zero_()
+            end.bias[2:] = log_spread
+    return network
+
+
+def test_several_samples_are_drawn_with_the_variance_that_was_learned():
+    sure, unsure, doubtful = (doubting(value) for value in (-30.0, -3.0, -2.0))
+    single = [translated(network).values for network in (sure, unsure, doubtful)]
+    assert torch.equal(single[0], single[2])  # one sample ends at the mean
+    spread = [translated(n, samples=16, steps=1).deviation.mean() for n in (sure, unsure, doubtful)]
+    assert spread[2] / spread[1] == pytest.approx(math.e, rel=0.1)
+    assert spread[0] < spread[1] / 3
+    assert translated(sure, samples=2).facts["variance"] == "learned"
+    assert "variance" not in translated(sure).facts
+
+
+def test_drawn_latents_have_the_spread_that_was_learned():
+    network = doubting(-1.0)
+    known = Conditions(torch.zeros(1, 2, 4, 6, 4), torch.zeros(1, 2, 4, 6, 4))
+    sampling = Sampling(samples=64, steps=1)
+    with torch.no_grad():
+        drawn = torch.stack([finished(network._drawn(known, 0, sampling, seed))[1] for seed in range(64)])
+        mean = torch.stack([finished(network._drawn(known, 0, Sampling(steps=1), seed))[1] for seed in range(64)])
+    level = network.config.first_level
+    assert (drawn - mean).std().item() == pytest.approx(network.schedule.error(level) * math.exp(-1), rel=0.05)
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
 def test_every_sampler_leads_to_an_image(sampler):
     made = translated(build(), sampler=sampler, steps=5)
@@ -313,6 +347,17 @@ def test_with_muon_every_parameter_has_one_optimiser():
     rates = {(name, group["lr"]) for name, o in recipe.optimisers(1e-3).items() for group in o.param_groups}
     assert rates == {(name, 1e-3) for name in state.optimisers}
     assert list(make()[1].optimisers) == ["generator"]
+
+
+def test_the_u_net_learns_how_wrong_it_is():
+    recipe, state = make(replace(WIDE, learned_variance=True), diffusion_rate=5e-3, draws=8, first_level_share=1.0)
+    state.progress, values = 0.9, []
+    for step in range(60):
+        state.generator.manual_seed(step)
+        values.append(recipe.step(batch(), state))
+    errors, likelihoods = ([row[name] for row in values] for name in ("diffusion", "likelihood"))
+    assert sum(errors[-5:]) < 0.7 * sum(errors[:5])
+    assert sum(likelihoods[-5:]) < sum(likelihoods[:5]) - 1
 
 
 def test_the_adversarial_term_comes_after_its_delay():
@@ -568,7 +613,7 @@ def test_what_the_diffusion_learns_leads_from_ms_spade_to_the_target():
         first, latents["wanted"] = (network.encoded(x).latents for x in (source, target))
         latents["like"] = network.like(first, 0)
         learned = network(first, None, 0, "diffusion", levels=levels, noise=noise, **latents)["wanted"]
-        network.predicted = lambda *_: learned  # a network that has learned everything
+        network.predicted = lambda *_: Predicted(learned, None)  # a network that has learned everything
         made, sought = translated(network, steps=1).values, network.decoder(latents["wanted"])[0, 0].clamp(-1, 1)
     assert torch.allclose(made, sought, atol=1e-4)
     assert (made - network.spade_only(source)[0, 0]).abs().max() > 0.01

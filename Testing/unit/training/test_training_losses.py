@@ -11,6 +11,7 @@ from torch import nn
 
 from MedXlateCore.training.average import WeightAverage
 from MedXlateCore.training.losses import (
+    beta_likelihood,
     cross_entropy_discriminator,
     cross_entropy_generator,
     l1,
@@ -23,6 +24,28 @@ from MedXlateCore.training.losses import (
 
 def test_l1_is_the_mean_absolute_difference():
     assert float(l1(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0]))) == 1.5
+
+
+def test_with_beta_0_the_likelihood_is_a_normal_distributions():
+    made, wanted, log_spread = torch.randn(3, 2, 50, generator=torch.Generator().manual_seed(0))
+    expected = nn.GaussianNLLLoss()(made, wanted, torch.exp(2 * log_spread))
+    assert float(beta_likelihood(made, wanted, log_spread, 0.0)) == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_beta_says_how_much_a_large_spread_excuses(beta):
+    made, wanted, log_spread = torch.randn(3, 2, 50, generator=torch.Generator().manual_seed(0))
+    made.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(beta_likelihood(made, wanted, log_spread, beta), made)
+    expected = (made - wanted).detach() / torch.exp((2 - 2 * beta) * log_spread) / made.numel()
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_the_spread_that_is_most_likely_is_that_of_the_errors():
+    made, wanted = torch.zeros(10_000), 0.3 * torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    log_spread = wanted.std(correction=0).log().expand(10_000).clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(beta_likelihood(made, wanted, log_spread, 0.5), log_spread)
+    assert abs(float(gradient.sum())) < 1e-3
 
 
 def test_masked_l1_looks_only_inside_the_mask():

@@ -64,6 +64,15 @@ def test_the_right_prediction_leads_to_the_clean_image(prediction, level):
     assert torch.allclose(schedule.clean(schedule.wanted(clean, levels, noise), noisy, level), clean, atol=1e-6)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])
+@pytest.mark.parametrize("level", [0, 500, 999])
+def test_an_error_of_the_prediction_is_an_error_of_the_clean_image(prediction, level):
+    schedule = GaussianSchedule(prediction=prediction)
+    noisy, predicted = images(0).double(), images(1).double()
+    off = schedule.clean(predicted + 1, noisy, level) - schedule.clean(predicted, noisy, level)
+    assert torch.allclose(off.abs(), torch.full_like(off, schedule.error(level)), rtol=1e-9)
+
+
 @pytest.mark.parametrize(("level", "value"), [(100, 0.5), (300, -1.0), (600, 2.0)])
 def test_what_is_expected_behind_the_noise_is_the_mean_of_what_may_be(level, value):
     schedule = GaussianSchedule()
