@@ -334,7 +334,7 @@ class AldmNetwork(nn.Module):
         if self.unet is None:
             return {"sampler": "none"}
         sampler, eta = self._sampler(sampling)
-        facts = {"sampler": sampler, "steps": self._steps(sampling), "samples": sampling.samples}
+        facts: dict[str, Any] = {"sampler": sampler, "steps": self._steps(sampling), "samples": sampling.samples}
         facts |= {"eta": eta} if sampler == "ddim" else {}
         facts |= {"variance": "learned"} if self.config.learned_variance and sampling.samples > 1 else {}
         return facts | {"seeds": self._seeds(sampling)}
