@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 STUDY = Path(__file__).resolve().parents[2] / "Docs" / "results" / "aldm-phantoms" / "run.py"
-PHANTOMS = "--cases 64 --seed 3000 --size 144 176 96 --modalities T1,T2,FLAIR --splits 48,4,12 --vary-acquisition"
+PHANTOMS = "--cases 64 --seed 3000 --size 144 176 96 --modalities T1,T2,FLAIR --splits 48,4,12"
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
         "recipe.diffusion_rate": 1e-4,
     }
     changed = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    line = [sys.executable, str(STUDY), "--work", str(options.work), "--out", str(results), *changed]
+    line = [sys.executable, str(STUDY), "--work", str(options.work), "--out", str(results), "--samples", "8", *changed]
     return subprocess.run(line, check=False).returncode
 
 

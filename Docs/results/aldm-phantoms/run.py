@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -42,19 +42,13 @@ from MedXlateCore.training.table import read_table
 from MedXlateCore.volume import Modality, Volume
 
 HERE = Path(__file__).resolve().parent
-SAMPLES = 8
 SAMPLERS: tuple[Literal["ddim", "dpm_solver", "ddpm"], ...] = ("ddim", "dpm_solver", "ddpm")
 STEPS = (200, 50, 20, 10, 5, 2, 1)
 CURVE_CASES = 2
 ONE = Sampling(steps=10)
 DRAWN = f"ALDM, one sample of {ONE.steps} steps"
-METHODS = (
-    "identity", "mean image", "U-Net 2D", "MS-SPADE alone",
-    "ALDM", DRAWN, f"ALDM, mean of {SAMPLES}", "ceiling",
-)  # fmt: skip
+METHODS = ("identity", "mean image", "U-Net 2D", "MS-SPADE alone", "ALDM", DRAWN)  # and means of samples, the ceiling
 SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", DRAWN: f"{ONE.steps} steps"}
-
-Maker = Callable[[PreparedCase], np.ndarray]
 
 
 def main() -> int:
@@ -62,6 +56,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/aldm-phantoms"), help="folder with phantoms/, for runs")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the tables and pictures")
+    parser.add_argument(
+        "--samples", type=int, nargs="+", default=[8, 32], metavar="N",
+        help="how many samples means and standard deviations are of; pictures show the last (default: 8 32)",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="TABLE.KEY=VALUE",
         help="change a setting of ALDM's training, such as model.preset=code or training.minutes=20",
@@ -72,7 +70,7 @@ def main() -> int:
     table = options.work / "phantoms" / "cases.csv"
     config = load_config(HERE / "aldm.toml", overrides=options.overrides, table=table)
     minutes = trained(options.work / "aldm", [HERE / "aldm.toml", "--data", table, *changed])
-    study = Study(config, options.work, options.out)
+    study = Study(config, options.work, options.out, options.samples)
     study.curve()
     for number in range(1, len(config.directions)):
         study.compare(number)
@@ -101,10 +99,12 @@ class Study:
         config: its configuration.
         work: folder of phantoms and runs.
         out: folder of the results.
+        samples: numbers of samples that means and standard deviations are of.
     """
 
-    def __init__(self, config: TrainingConfig, work: Path, out: Path) -> None:
+    def __init__(self, config: TrainingConfig, work: Path, out: Path, samples: Sequence[int]) -> None:
         self.config, self.work, self.out = config, work, out
+        self.samples = {f"ALDM, mean of {number}": number for number in samples}
         self.model = load_package(work / "aldm" / "model")
         self.means = SliceData(prepare_data(config, work / "aldm" / "cache").train)
         self.rows: list[dict[str, object]] = []
@@ -130,18 +130,19 @@ class Study:
         """Measure every method on one direction; the U-Net where there is one."""
         direction = self.config.directions[number]
         for position, case in enumerate(self.cases(number)):
-            drawn = self.aldm(number, case, Sampling(samples=SAMPLES))
+            drawn = {name: self.aldm(number, case, Sampling(samples=n)) for name, n in self.samples.items()}
             made = self.made(number, case, drawn, unet)
-            doubt = self.doubt(drawn, case)
+            most = list(drawn.values())[-1]
+            self.pairs.append((most.deviation[head(case)] / 2, wrong(most, case) / 2))
             for method, volume in made.items():
                 facts = {"direction": str(direction), "case": case.row.case, "method": method}
-                extra = {"spearman": doubt} if method.endswith(f"of {SAMPLES}") else {}
+                extra = doubt(drawn[method], case) if method in drawn else {}
                 self.rows.append({**facts, **measure(truth(case), volume, head(case)), **extra})
             if position == 0:
-                self.picture(number, case, made, drawn)
+                self.picture(number, case, made, most)
 
     def made(
-        self, number: int, case: PreparedCase, drawn: PredictedVolume, unet: torch.nn.Module | None
+        self, number: int, case: PreparedCase, drawn: dict[str, PredictedVolume], unet: torch.nn.Module | None
     ) -> dict[str, np.ndarray]:
         """Return what each method makes of a case, [K, H, W]."""
         network, mean = self.model.towards(number), mean_image(self.means, number)
@@ -152,16 +153,9 @@ class Study:
             "MS-SPADE alone": whole(network.spade_only, sources(case)),
             "ALDM": self.aldm(number, case).values,
             DRAWN: self.aldm(number, case, ONE).values,
-            f"ALDM, mean of {SAMPLES}": drawn.values,
+            **{name: made.values for name, made in drawn.items()},
             "ceiling": whole(network.reconstruct, truth(case)[None]),
         }
-
-    def doubt(self, drawn: PredictedVolume, case: PreparedCase) -> float:
-        """Return Spearman's rank correlation of standard deviation and absolute error inside the head."""
-        inside = head(case)
-        error = np.abs(drawn.values - truth(case))[inside] / 2
-        self.pairs.append((drawn.deviation[inside] / 2, error))
-        return float(spearmanr(drawn.deviation[inside], error).statistic)
 
     def curve(self) -> None:
         """Measure every sampler with fewer and fewer steps, in the first direction: quality, slices, time."""
@@ -200,7 +194,7 @@ class Study:
         """Write tables and charts; ``minutes`` and ``unet``: how long ALDM and the U-Net were trained."""
         write_csv(self.out / "figures.csv", self.rows)
         write_csv(self.out / "steps.csv", self.steps)
-        text = tables(self.rows, self.steps, METHODS, minutes, unet)
+        text = tables(self.rows, self.steps, [*METHODS, *self.samples, "ceiling"], minutes, unet)
         curves = {
             sampler: [(row["steps"], row["psnr"]) for row in self.steps if row["sampler"] == sampler]
             for sampler in SAMPLERS
@@ -229,6 +223,23 @@ def truth(case: PreparedCase) -> np.ndarray:
 def head(case: PreparedCase) -> np.ndarray:
     """Return where the head is, [K, H, W]."""
     return np.asarray(case.masks[:, 2] > 0)
+
+
+def wrong(drawn: PredictedVolume, case: PreparedCase) -> np.ndarray:
+    """Return the absolute errors inside the head."""
+    return np.abs(drawn.values - truth(case))[head(case)]
+
+
+def doubt(drawn: PredictedVolume, case: PreparedCase) -> dict[str, float]:
+    """Return Spearman's rank correlation of standard deviation and absolute error inside the head, and their sizes.
+
+    ``spread`` is the mean standard deviation relative to the root mean square of the errors.
+    """
+    spread, error = drawn.deviation[head(case)], wrong(drawn, case)
+    return {
+        "spearman": float(spearmanr(spread, error).statistic),
+        "spread": float(spread.mean() / np.sqrt(np.square(error, dtype=np.float64).mean())),
+    }
 
 
 def whole(network: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray) -> np.ndarray:

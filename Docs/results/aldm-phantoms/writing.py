@@ -12,6 +12,8 @@ from MedXlateCore.metrics.statistics import paired_test, summarise
 __all__ = ["tables", "write_csv"]
 
 SPADE, FLAT = "MS-SPADE alone", "U-Net 2D"
+RANKS = """Spearman's correlation with the absolute error inside the head. Deviation: its mean relative to the root mean
+square of the errors."""
 COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "mae": ("MAE", 4), "jump": ("neighbouring slices", 3)}
 
 
@@ -42,12 +44,14 @@ def tables(
         figures = f"{row['psnr']:.2f} | {row['jump']:.3f} | {row['seconds']:.2f}"
         text.append(f"| {row['sampler']} | {row['steps']} | {figures} |")
     text += ["", "### Does the standard deviation know where the errors are?", ""]
-    text += ["Spearman's correlation with the absolute error inside the head.", ""]
-    text += ["| direction | correlation | volumes |", "|---|---|---|"]
+    text += [RANKS, ""]
+    text += ["| direction | method | correlation | deviation | volumes |", "|---|---|---|---|---|"]
     ranked = [row for row in rows if "spearman" in row]
     for direction in (*dict.fromkeys(row["direction"] for row in ranked), "all"):
-        own = [row["spearman"] for row in ranked if direction in ("all", row["direction"])]
-        text.append(f"| {direction} | {summarise(own).as_text(3)} | {len(own)} |")
+        for method in dict.fromkeys(row["method"] for row in ranked):
+            own = [row for row in ranked if direction in ("all", row["direction"]) and row["method"] == method]
+            figures = [summarise([row[key] for row in own]).as_text(3) for key in ("spearman", "spread")]
+            text.append(f"| {direction} | {method} | {' | '.join(figures)} | {len(own)} |")
     return "\n".join([*text, ""])
 
 
