@@ -22,7 +22,7 @@ from MedXlateCore.models.sampling import Sampling, VolumePrediction
 
 __all__ = ["AldmNetwork", "AldmTowards"]
 
-LOG_SPREAD = (-6.0, 3.0)  # the spread of what is predicted is 1
+LOG_SPREAD = (-6.0, 3.0)  # of predictions, whose own spread is near 1
 CERTAIN = 6.0  # below 0, the logarithm of the latents' variance at the start, for ``kl``
 ON_LATENTS = ("spade", "diffusion")  # lessons whose input are latents
 REMEMBERED = {"autoencoder": 50.0, "spade": 1000.0}  # volumes that the latents' statistics look back on, by stage

@@ -347,9 +347,9 @@ class AldmRecipe(Recipe):
         if "log_spread" not in seen:
             self._descend(state, loss)
             return {"diffusion": loss}
-        likelihood = beta_likelihood(seen["made"], seen["wanted"], seen["log_spread"], weights.variance_beta)
-        self._descend(state, likelihood)
-        return {"diffusion": loss, "likelihood": likelihood}
+        said = (seen["made"], seen["wanted"], seen["log_spread"])
+        self._descend(state, beta_likelihood(*said, weights.variance_beta))
+        return {"diffusion": loss, "likelihood": beta_likelihood(*said, 0.0)}
 
     @staticmethod
     def _descend(state: TrainingState, loss: Tensor) -> None:

@@ -36,6 +36,7 @@ def main() -> int:
         "model.preset": options.preset,
         "grid.crop.size": '[144, 176, "none"]',
         "training.minutes": options.minutes,
+        "training.batch_size": 1,
         "training.accelerator": options.device,
         "training.precision": "bf16-mixed" if options.device.startswith("cuda") else "32-true",
         "recipe.autoencoder_rate": 2e-4,

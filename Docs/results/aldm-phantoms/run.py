@@ -65,6 +65,8 @@ def main() -> int:
         help="change a setting of ALDM's training, such as model.preset=code or training.minutes=20",
     )  # fmt: skip
     options = parser.parse_args()
+    if min(options.samples) < 2:
+        parser.error("a standard deviation needs two samples")
     torch.set_num_threads(1)
     changed = [word for override in options.overrides for word in ("--set", override)]
     table = options.work / "phantoms" / "cases.csv"
@@ -233,12 +235,14 @@ def wrong(drawn: PredictedVolume, case: PreparedCase) -> np.ndarray:
 def doubt(drawn: PredictedVolume, case: PreparedCase) -> dict[str, float]:
     """Return Spearman's rank correlation of standard deviation and absolute error inside the head, and their sizes.
 
-    ``spread`` is the mean standard deviation relative to the root mean square of the errors.
+    ``spread`` is the root mean square of the standard deviation relative to that of the errors.
     """
     spread, error = drawn.deviation[head(case)], wrong(drawn, case)
     return {
         "spearman": float(spearmanr(spread, error).statistic),
-        "spread": float(spread.mean() / np.sqrt(np.square(error, dtype=np.float64).mean())),
+        "spread": float(
+            np.sqrt(np.square(spread, dtype=np.float64).mean() / np.square(error, dtype=np.float64).mean())
+        ),
     }
 
 

@@ -12,8 +12,8 @@ from MedXlateCore.metrics.statistics import paired_test, summarise
 __all__ = ["tables", "write_csv"]
 
 SPADE, FLAT = "MS-SPADE alone", "U-Net 2D"
-RANKS = """Spearman's correlation with the absolute error inside the head. Deviation: its mean relative to the root mean
-square of the errors."""
+RANKS = """Spearman's correlation with the absolute error inside the head. Deviation: its root mean square relative to
+that of the errors."""
 COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "mae": ("MAE", 4), "jump": ("neighbouring slices", 3)}
 
 

@@ -31,13 +31,16 @@ def orthogonal(matrix: Tensor) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)
+    # the iteration enlarges roundings of the products: no harm in single precision, which a card may be told to shorten
+    exact = x.double() if x.device.type == "cuda" else x
     first, third, fifth = QUINTIC
-    gram, factor = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
-    for _ in range(ITERATIONS):  # all matrices here are polynomials of the first gram: their order does not matter
+    gram, factor = exact @ exact.T, torch.eye(len(x), dtype=exact.dtype, device=x.device)
+    for left in reversed(range(ITERATIONS)):  # polynomials of the first gram, all of them: their order does not matter
         power = third * gram + fifth * gram @ gram
         power.diagonal().add_(first)
-        factor, gram = power @ factor, power @ gram @ power
-    x = factor @ x
+        factor = power @ factor
+        gram = power @ gram @ power if left else gram
+    x = (factor @ exact).to(x.dtype)
     return x.T if tall else x
 
 

@@ -22,6 +22,22 @@ def test_all_singular_values_come_near_one_and_directions_stay(shape):
     assert (made - torch.diag(made.diagonal())).abs().max() < 1e-4
 
 
+def iterated(matrix):
+    """Return what the iteration gives by its definition, in double precision."""
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.float()
+
+
+@pytest.mark.parametrize("rank", [1, 4, 24])
+def test_the_shorter_sides_products_give_what_the_definition_does(rank):
+    matrix = drawn(24, rank) @ drawn(rank, 100, seed=1) + 1e-4 * drawn(24, 100, seed=2)
+    torch.testing.assert_close(orthogonal(matrix), iterated(matrix), atol=1e-3, rtol=0)
+    torch.testing.assert_close(orthogonal(matrix.T), iterated(matrix).T, atol=1e-3, rtol=0)
+
+
 def test_the_size_of_a_gradient_does_not_matter():
     torch.testing.assert_close(orthogonal(1e4 * drawn(8, 20)), orthogonal(drawn(8, 20)), atol=1e-4, rtol=0)
 
