@@ -72,7 +72,8 @@ class VolumePrediction:
     Attributes:
         values: [K, H, W] in [-1, 1]; the mean where several samples were drawn.
         deviation: [K, H, W], the samples' standard deviation on the same scale; None for one sample.
-        facts: what the run record says of how it was drawn, as JSON data (sampler, steps, eta, samples, seeds).
+        facts: what the run record says of how it was drawn, as JSON data (sampler, steps, eta, samples,
+            seeds, and whether the last step was drawn with a learned variance).
     """
 
     values: Tensor
