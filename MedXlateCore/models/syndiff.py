@@ -131,9 +131,9 @@ class SynDiffNetwork(nn.Module):
     def _chain(self, images: Tensor, noises: Tensor, latents: Tensor) -> Tensor:
         noisy = noises[0].expand_as(images)
         for step in reversed(range(self.config.steps)):
-            steps = torch.full((len(images),), step, device=images.device)
-            latent = latents[step].expand(len(images), -1)
-            clean = self.predictor(torch.cat((noisy, images), dim=1), steps, latent).float()
+            # one row for all images: a processor may round the rows of a small matrix differently
+            steps = torch.full((1,), step, device=images.device)
+            clean = self.predictor(torch.cat((noisy, images), dim=1), steps, latents[step]).float()
             noisy = self.schedule.denoised(clean, noisy, step, noises[step])  # at step 0 the noise has no weight
         return noisy.clamp(-1, 1)
 

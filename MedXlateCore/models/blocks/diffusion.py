@@ -178,8 +178,8 @@ class DiffusiveUnet(nn.Module):
 
         Args:
             images: noisy image and source [B, C, H, W]; height and width multiples of 2 to the halvings.
-            steps: which step of the diffusion, [B].
-            latents: random vectors [B, latent], normalised here to a mean square of 1.
+            steps: which step of the diffusion, [B] or [1] for all.
+            latents: random vectors [B or 1, latent], normalised here to a mean square of 1.
         """
         time = self.time(time_embedding(steps, self.width))
         style = self.style(latents / latents.square().mean(dim=1, keepdim=True).add(1e-8).sqrt())
