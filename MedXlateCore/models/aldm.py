@@ -20,7 +20,7 @@ of each stage (``slab``, ``whole_after``), with latents that are made once (``la
 for matrices (``matrices``). The diffusion is of what MS-SPADE leaves (``residual``) and has most of the time. One step
 ends near the mean of what is likely, which is smooth, and is trained for (``first_level_share``); more steps draw one
 of the likely volumes, whose error is larger. The U-Net also says how wrong its prediction may be
-(``learned_variance``), which several samples are drawn with: one step each is enough to tell where errors are likely.
+(``learned_variance``), which several samples are drawn with, so that samples of one step have a spread.
 
 Mended, each with a switch back: the published code weighs the wrong term of the codebook's loss (``vq_legacy``), has
 codebook weight 0 in its current configuration, with which all latents stay near zero (``codebook_weight``), does not

@@ -296,18 +296,19 @@ class AldmNetwork(nn.Module):
             begin = known.source if known.like is None else known.like
             noisy = self.schedule.noised(begin, torch.full((len(begin),), top), noisy)
 
-        said: list[Tensor | None] = [None]
+        log_spread: Tensor | None = None  # of the last prediction
 
         def network(images: Tensor, level: int) -> Tensor:
             """Predict for a batch that is all at one level."""
+            nonlocal log_spread
             levels = torch.full((len(images),), level, device=images.device)
-            made, said[0] = self.predicted(images, levels, known, target)
+            made, log_spread = self.predicted(images, levels, known, target)
             return made
 
         drawn = yield from denoise(self.schedule, network, noisy, path, *self._sampler(sampling), generator)
-        if sampling.samples > 1 and said[0] is not None:
+        if sampling.samples > 1 and log_spread is not None:
             noise = torch.randn(drawn.shape[1:], generator=generator).to(drawn.device)
-            drawn = drawn + self.schedule.error(path[-2]) * said[0].exp() * noise
+            drawn = drawn + self.schedule.error(path[-2]) * log_spread.exp() * noise
         if config.residual and known.like is not None:
             return known.like + drawn * self._residual_spread()
         return drawn

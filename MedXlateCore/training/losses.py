@@ -54,7 +54,7 @@ def lsgan_generator(fake: Tensor) -> Tensor:
     return functional.mse_loss(fake, torch.ones_like(fake))
 
 
-def beta_likelihood(prediction: Tensor, target: Tensor, log_spread: Tensor, beta: float = 0.5) -> Tensor:
+def beta_likelihood(prediction: Tensor, target: Tensor, log_spread: Tensor, beta: float) -> Tensor:
     """Return the negative log-likelihood of a normal distribution, weighed by its variance to the power of ``beta``.
 
     Seitzer et al., "On the Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022, equation 5. With 0 it is the
@@ -66,8 +66,9 @@ def beta_likelihood(prediction: Tensor, target: Tensor, log_spread: Tensor, beta
         log_spread: logarithms of the standard deviations.
         beta: 0 to 1.
     """
-    likelihood = 0.5 * (prediction - target).square() * torch.exp(-2 * log_spread) + log_spread
-    return (torch.exp(2 * beta * log_spread.detach()) * likelihood).mean()
+    variance = torch.exp(2 * log_spread)
+    likelihood = functional.gaussian_nll_loss(prediction, target, variance, reduction="none")
+    return (variance.detach() ** beta * likelihood).mean()
 
 
 def ssim_loss(prediction: Tensor, target: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
