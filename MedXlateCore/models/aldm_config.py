@@ -62,7 +62,8 @@ class AldmConfig:
         prediction: ``epsilon``, ``v`` or ``x0``.
         learned_variance: let the U-Net say, latent by latent, how wrong its prediction may be. Where several samples
             are drawn, the last step of denoising then draws each latent from that normal distribution, instead of
-            taking its mean (ours, after Bao et al., "Estimating the Optimal Covariance with Imperfect Mean", ICML 2022).
+            taking its mean (ours, after Bao et al., "Estimating the Optimal Covariance with Imperfect Mean in
+            Diffusion Probabilistic Models", ICML 2022).
         start: without ``concat_condition``, part of the levels that the start is noised by (our reading).
         sampler: ``ddim``, ``ddpm`` or ``dpm_solver``.
         steps: of denoising, for one sample.
