@@ -71,6 +71,7 @@ class Aldm(Method):
             middle="none",
             patch=2,
             shortcut=True,
+            latent_channels=8,
             regulariser="kl",
             codes=1024,
             codebook="average",
@@ -91,9 +92,9 @@ class Aldm(Method):
     }
     recipe_presets = {
         "tiny": AldmRecipeConfig(
-            autoencoder_share=0.06,
+            autoencoder_share=0.03,
             spade_share=0.05,
-            diffusion_share=0.89,
+            diffusion_share=0.92,
             autoencoder_rate=4e-3,
             spade_rate=2.5e-3,
             diffusion_rate=2e-3,
@@ -101,7 +102,7 @@ class Aldm(Method):
             schedule="cosine",
             adversarial_weight=0.0,
             first_level_share=0.3,
-            latent_memory=1024,
+            latent_memory=2048,
             slab=16,
             whole_after=0.5,
             flip_depth=0.0,

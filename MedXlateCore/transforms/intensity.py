@@ -119,23 +119,32 @@ class MinMax(Normaliser):
 class Percentile(Normaliser):
     """Two percentiles (linear between ranks) → -1 and +1; values beyond them are kept unless ``clip``.
 
+    Attributes:
+        lower, upper: the percentiles.
+        clip: limit values to [-1, 1].
+        reach: how far beyond the lower percentile +1 lies, in distances of the two. Above 1 there is room for values
+            above the upper percentile, which can then be one that normal tissue decides, not a bright lesion.
+
     Raises:
-        UsageError: ``MX-USE-063``, not 0 <= lower < upper <= 100.
+        UsageError: ``MX-USE-063``, not 0 <= lower < upper <= 100, or ``reach`` is not from 0.1 to 10.
     """
 
     lower: float = 0.5
     upper: float = 99.5
     clip: bool = False
+    reach: float = 1.0
     kind: ClassVar[str] = "percentile"
 
     def __post_init__(self) -> None:
+        if not 0.1 <= self.reach <= 10:
+            raise _unusable(f"the percentiles' reach is {self.reach}", "0.1 to 10")
         if not 0 <= self.lower < self.upper <= 100:
             raise _unusable(f"the percentiles are {self.lower} and {self.upper}", "0 <= lower < upper <= 100")
 
     def fit(self, array: NDArray, mask: NDArray | None = None) -> FittedNormaliser:
         """See :meth:`Normaliser.fit`."""
         low, high = np.percentile(_values(array, mask).astype(np.float64), [self.lower, self.upper])
-        return FittedNormaliser(float(low), float(high), self.clip)
+        return FittedNormaliser(float(low), float(high + (self.reach - 1) * (high - low)), self.clip)
 
 
 @dataclass(frozen=True)
