@@ -111,7 +111,8 @@ eva-phantoms: $(STAMP)
 # the tables of Docs/results/aldm-phantoms: ALDM in three stages, a U-Net beside it; 75 minutes on two cores
 aldm-phantoms: $(STAMP)
 	$(BIN)/medxlate phantom --out runs/aldm-phantoms/phantoms --cases 144 --seed 3000 --size 80 96 40 \
-		--modalities T1,T2,FLAIR --splits 128,4,12 --jobs 2 --overwrite
+		--modalities T1,T2,FLAIR --acquisition T1:bias=0 --acquisition T2:bias=0 --acquisition FLAIR:bias=0 \
+		--splits 128,4,12 --jobs 2 --overwrite
 	$(BIN)/python Docs/results/aldm-phantoms/run.py --work runs/aldm-phantoms
 
 # the table of Docs/results/real-t1ce, where the real volumes lie beside the checkout

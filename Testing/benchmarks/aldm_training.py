@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 STUDY = Path(__file__).resolve().parents[2] / "Docs" / "results" / "aldm-phantoms" / "run.py"
-PHANTOMS = "--cases 64 --seed 3000 --size 144 176 96 --modalities T1,T2,FLAIR --splits 48,4,12"
+SHADING = " ".join(f"--acquisition {name}:bias=0" for name in ("T1", "T2", "FLAIR"))  # none, as in the study
+PHANTOMS = f"--cases 64 --seed 3000 --size 144 176 96 --modalities T1,T2,FLAIR {SHADING} --splits 48,4,12"
 
 
 def main() -> int:

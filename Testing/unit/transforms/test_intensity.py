@@ -10,7 +10,13 @@ import pytest
 from MedXlateCore.errors import InputError, UsageError
 from MedXlateCore.transforms.intensity import FittedNormaliser, MinMax, Percentile, Window, normaliser_from_dict
 
-RULES = [MinMax(), Percentile(), Percentile(1.0, 99.0, True), Window(-1000.0, 2000.0), Window(-160.0, 240.0, False)]
+RULES = [
+    MinMax(),
+    Percentile(),
+    Percentile(1.0, 99.0, True, 1.3),
+    Window(-1000.0, 2000.0),
+    Window(-160.0, 240.0, False),
+]
 
 
 def image(seed=0, shape=(13, 11, 7)):
@@ -31,6 +37,14 @@ def test_percentiles_are_those_of_all_voxels_and_are_not_clipped_by_default():
     result = fitted.apply(array)
     assert result.min() < -1 and result.max() > 1
     np.testing.assert_allclose(result, (array - low) / (high - low) * 2 - 1, atol=1e-5)
+
+
+def test_percentiles_leave_room_for_what_is_brighter_where_they_reach_further():
+    array = image()
+    near, far = Percentile(0.5, 95).fit(array), Percentile(0.5, 95, reach=1.5).fit(array)
+    assert far.low == near.low
+    assert far.high - far.low == pytest.approx(1.5 * (near.high - near.low), rel=1e-12)
+    assert far.apply(np.float32([near.high])) == pytest.approx([-1 + 2 / 1.5], abs=1e-6)
 
 
 def test_clipping_limits_the_range():
@@ -88,7 +102,10 @@ def test_rules_and_fits_survive_json(rule):
 
 
 def test_the_kind_is_part_of_the_dictionary():
-    assert Percentile(0.5, 99.5).to_dict() == {"kind": "percentile", "lower": 0.5, "upper": 99.5, "clip": False}
+    facts = {"kind": "percentile", "lower": 0.5, "upper": 99.5, "clip": False, "reach": 1.0}
+    assert Percentile(0.5, 99.5).to_dict() == facts
+    del facts["reach"]
+    assert normaliser_from_dict(facts) == Percentile(0.5, 99.5)
     assert normaliser_from_dict({"kind": "window", "low": 0, "high": 80}) == Window(0.0, 80.0, True)
 
 
@@ -146,6 +163,8 @@ def test_nothing_to_look_at_is_refused(array, mask):
         ({"kind": 3}, "MX-USE-063"),
         ({"kind": "percentile", "lower": 99, "upper": 1}, "MX-USE-063"),
         ({"kind": "percentile", "upper": 101}, "MX-USE-063"),
+        ({"kind": "percentile", "reach": 0.05}, "MX-USE-063"),
+        ({"kind": "percentile", "reach": 11}, "MX-USE-063"),
         ({"kind": "window", "low": 5, "high": 5}, "MX-USE-063"),
         ({"kind": "window", "low": 5}, "MX-USE-043"),
         ({"kind": "minmax", "lower": 1}, "MX-USE-040"),
