@@ -43,7 +43,7 @@ from MedXlateCore.volume import Modality, Volume
 
 HERE = Path(__file__).resolve().parent
 SAMPLERS: tuple[Literal["ddim", "dpm_solver", "ddpm"], ...] = ("ddim", "dpm_solver", "ddpm")
-STEPS = (200, 50, 20, 10, 5, 2, 1)
+STEPS = (200, 50, 20, 15, 10, 5, 2, 1)
 ONE = "ALDM, one step"
 METHODS = ("identity", "mean image", "U-Net 2D", "MS-SPADE alone", "ALDM", ONE)  # and means of samples, the ceiling
 SHOWN = {"U-Net 2D": "U-Net 2D", "MS-SPADE alone": "MS-SPADE", "ALDM": "ALDM", ONE: "one step"}
