@@ -108,7 +108,7 @@ eva-phantoms: $(STAMP)
 		--hold-out T1+contrast+fat_suppressed+1.5T --hold-out T2+fat_suppressed+te=90..110
 	OMP_NUM_THREADS=1 $(BIN)/python Docs/results/eva-phantoms/run.py --work runs/eva-phantoms --data ../shared/data
 
-# the tables of Docs/results/aldm-phantoms: ALDM in three stages, a U-Net beside it; 75 minutes on two cores
+# the tables of Docs/results/aldm-phantoms: ALDM in three stages, a U-Net beside it; 70 minutes on two cores
 aldm-phantoms: $(STAMP)
 	$(BIN)/medxlate phantom --out runs/aldm-phantoms/phantoms --cases 144 --seed 3000 --size 80 96 40 \
 		--modalities T1,T2,FLAIR --acquisition T1:bias=0 --acquisition T2:bias=0 --acquisition FLAIR:bias=0 \

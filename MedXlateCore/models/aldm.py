@@ -11,15 +11,15 @@ if it has a weight), ``diffusion`` (mean square error of the prediction, the res
 Presets. ``paper``: autoencoder 256/512/512 with one residual block a level in the encoder and two in the decoder,
 attention in the middle, 8,192 codes of length 3, MS-SPADE of table B; with the discriminator 237.01 M parameters, the
 published number. U-Net 128/256/512, two blocks; the published "658 M" fit its size in megabytes. The class comes by
-cross-attention, the conditions are target-like latents only. ``code``: the authors' current code: 6.5 M + 18.9 M + 33.2
-M, class embedding, source and target-like latents. ``tiny`` is for minutes on a CPU. Its latents hold all eight voxels
-of a patch of 2x2x2, from which they start (``shortcut``, ours), so that few steps of training suffice and nothing is
-lost, and no codes to search (``kl``). Ours too: convolutions within slices that see the ones beside (``planar``),
-MS-SPADE and U-Net in a shape that learns sharp edges sooner (``spade_nested``, ``unet_nested``); steps of training that
-see slabs, and whole volumes at the end of each stage (``slab``, ``whole_after``), with latents that are made once
-(``latent_memory``); Muon in place of Adam for matrices (``matrices``). The diffusion is of what MS-SPADE leaves
-(``residual``) and has most of the time. One step ends near the mean of what is likely, which has the least error but is
-smooth, and is trained for (``first_level_share``); the preset's more steps draw one of the likely volumes, as
+cross-attention, the conditions are target-like latents only. ``code``: the authors' current code: 6.5 M + 18.9 M +
+33.2 M, class embedding, source and target-like latents. ``tiny`` is for minutes on a CPU. Its latents hold all eight
+voxels of a patch of 2x2x2, from which they start (``shortcut``, ours), so that few steps of training suffice and
+nothing need be lost, and no codes to search (``kl``). Ours too: convolutions within slices that see the ones beside
+(``planar``), MS-SPADE and U-Net in a shape that learns sharp edges sooner (``spade_nested``, ``unet_nested``); steps of
+training that see slabs, and whole volumes at the end of each stage (``slab``, ``whole_after``), with latents that are
+made once (``latent_memory``); Muon in place of Adam for matrices (``matrices``). The diffusion is of what MS-SPADE
+leaves (``residual``) and has most of the time. One step ends near the mean of what is likely, which has the least error
+but is smooth, and is trained for (``first_level_share``); the preset's more steps draw one of the likely volumes, as
 published. The U-Net also says how wrong its prediction may be (``learned_variance``), which several samples are drawn
 with, so that samples of one step (``sample_steps``) have a spread.
 

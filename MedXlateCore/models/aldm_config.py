@@ -27,7 +27,8 @@ class AldmConfig:
         encoder_blocks, decoder_blocks: residual blocks a resolution.
         middle: at the coarsest resolution: ``attention`` between two residual blocks, one ``block``, or ``none``.
         patch: side of the patches of voxels that become channels before the encoder; 1 for none.
-        shortcut: let latents start from means over voxels, and images from latents; else all is learned.
+        shortcut: let latents start from means over voxels (the voxels themselves where there are as many channels), and
+            images from latents; else all is learned.
         latent_channels: channels of the latents.
         regulariser: ``vq`` (codebook) or ``kl``.
         codes: entries of the codebook.

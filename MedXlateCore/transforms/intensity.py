@@ -178,7 +178,7 @@ def normaliser_from_dict(data: Mapping[str, Any]) -> Normaliser:
 
     Raises:
         UsageError: ``MX-USE-040`` to ``MX-USE-043`` (unknown or missing key, wrong type or value), ``MX-USE-063`` (an
-            unknown kind, or limits in the wrong order).
+            unknown kind, or values that make no range).
     """
     settings = dict(data)
     kind = settings.pop("kind", None)

@@ -155,7 +155,7 @@ def _samples_text(chosen: ModelChoice | None) -> str:
         return ""
     if not chosen.card.draws_samples:
         return _("The model {name} draws no samples: it makes the same image every time.").format(name=chosen.name)
-    return _("The image is the mean of the samples. Each takes as long as the first.")
+    return _("The image is the mean of the samples: smoother than a single one. More samples take longer.")
 
 
 def _region_text(chosen: ModelChoice | None, takes_region: bool, used: int, empty: int) -> str:

@@ -38,7 +38,7 @@ def tables(
     for direction in dict.fromkeys(row["direction"] for row in rows):
         own = [row for row in rows if row["direction"] == direction]
         text += ["", f"### {direction}", "", *_comparison(own, methods)]
-    text += ["", "### Samplers and steps, first direction", ""]
+    text += ["", "### Samplers and steps, first direction, validation heads", ""]
     text += ["| sampler | steps | PSNR (dB) | neighbouring slices | seconds a volume |", "|---|---|---|---|---|"]
     for row in steps:
         figures = f"{row['psnr']:.2f} | {row['jump']:.3f} | {row['seconds']:.2f}"

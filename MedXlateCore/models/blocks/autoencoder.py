@@ -195,7 +195,8 @@ class Encoder(Layers):
         blocks: residual blocks a resolution.
         middle: ``attention`` between two residual blocks, one ``block``, or ``none``.
         patch: side of the patches that become channels at first; 1 for none.
-        shortcut: so many channels of the result are added to means over the image; 0 for none.
+        shortcut: to so many channels of the result means over the image are added, the voxels themselves where a place
+            has no more voxels; 0 for none.
         planar: convolve with ``PlanarConv`` where that is possible.
     """
 

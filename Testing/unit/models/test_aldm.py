@@ -218,6 +218,12 @@ def test_drawn_latents_have_the_spread_that_was_learned_on_the_scale_of_what_is_
     assert (drawn - mean).std().item() == pytest.approx(expected, rel=0.05)
 
 
+def test_one_step_is_the_same_with_every_sampler():
+    network = build()
+    made = [translated(network, sampler=sampler, steps=1).values for sampler in ("ddim", "dpm_solver", "ddpm")]
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+
+
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
 def test_every_sampler_leads_to_an_image(sampler):
     made = translated(build(), sampler=sampler, steps=5)
@@ -450,6 +456,14 @@ def test_the_tiny_preset_fits_its_training_file():
     assert tiny.directions == ("T1->T2", "T1->FLAIR", "T2->T1")
     assert all(size % tiny.multiple == 0 for size in (80, 96, 32))
     assert recipe.adversarial_weight == 0
+
+
+def test_the_tiny_preset_draws_one_sample_in_many_steps_and_several_in_one():
+    network = AldmNetwork(get_preset(ALDM, "tiny")).eval()
+    assert network.config.latent_channels == network.config.factor**3
+    one, two = (translated(network, torch.zeros(1, 1, 8, 8, 8), samples=n).facts for n in (1, 2))
+    assert (one["sampler"], one["steps"]) == ("dpm_solver", 15)
+    assert (two["sampler"], two["steps"], two["variance"]) == ("dpm_solver", 1, "learned")
 
 
 def test_a_codebook_of_which_nothing_is_used_is_told():

@@ -45,6 +45,9 @@ def test_percentiles_leave_room_for_what_is_brighter_where_they_reach_further():
     assert far.low == near.low
     assert far.high - far.low == pytest.approx(1.5 * (near.high - near.low), rel=1e-12)
     assert far.apply(np.float32([near.high])) == pytest.approx([-1 + 2 / 1.5], abs=1e-6)
+    clipped = Percentile(0.5, 95, True, 1.5).fit(array)
+    beyond = np.float32([0.9 * far.high + 0.1 * far.low, 2 * far.high - far.low])
+    assert clipped.apply(beyond) == pytest.approx([0.8, 1.0], abs=1e-5)
 
 
 def test_clipping_limits_the_range():

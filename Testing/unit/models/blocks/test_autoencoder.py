@@ -23,6 +23,36 @@ def volume(channels=1, size=(8, 24, 16), seed=0):
     return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(seed))
 
 
+def learning_nothing(shortcut):
+    """Return encoder and decoder whose learned layers add nothing to the shortcut."""
+    shape = ((8,), shortcut, 1, "none", 2, shortcut)
+    encoder, decoder = Encoder(*shape), Decoder(*shape)
+    for last in (encoder.layers[-1], [layer for layer in decoder.layers if hasattr(layer, "norm")][-1]):
+        for parameter in last.parameters():
+            torch.nn.init.zeros_(parameter)
+    torch.nn.init.dirac_(decoder.layers[0].conv.weight)
+    torch.nn.init.zeros_(decoder.layers[0].conv.bias)
+    return encoder, decoder
+
+
+@pytest.mark.parametrize("tile", [0, 4])
+def test_a_shortcut_of_as_many_channels_as_voxels_loses_nothing(tile):
+    encoder, decoder = learning_nothing(8)
+    with torch.no_grad():
+        latents = finished(encoder.stepwise(volume(), tile))
+        assert torch.equal(finished(decoder.stepwise(latents, tile)), volume())
+
+
+def test_a_shortcut_of_fewer_channels_keeps_means():
+    encoder, decoder = learning_nothing(1)
+    with torch.no_grad():
+        made = decoder(encoder(volume()))
+    means = torch.nn.functional.avg_pool3d(volume(), 2)
+    assert torch.allclose(
+        made, means.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("patch", [1, 2])
 @pytest.mark.parametrize("middle", ["attention", "block"])
 def test_latents_are_as_much_smaller_as_declared(patch, middle):
