@@ -65,27 +65,32 @@ def main() -> int:
     options = parser.parse_args()
     if min(options.samples) < 2:
         parser.error("a standard deviation needs two samples")
-    changed = [word for override in options.overrides for word in ("--set", override)]
     table = options.work / "phantoms" / "cases.csv"
     config = load_config(HERE / "aldm.toml", overrides=options.overrides, table=table)
-    minutes = trained(options.work / "aldm", [HERE / "aldm.toml", "--data", table, *changed])
+    minutes = trained(options.work / "aldm", "aldm.toml", table, options.overrides)
     study = Study(config, options.work, options.out, options.samples)
     study.curve()
     for number in range(1, len(config.directions)):
         study.compare(number)
     share = f"training.minutes={minutes / len(config.directions):.2f}"
-    unet = trained(options.work / "unet", [HERE / "unet.toml", "--data", table, "--set", share])
+    unet = trained(options.work / "unet", "unet.toml", table, [share])
     study.compare(0, load_package(options.work / "unet" / "model").network)
     study.write(minutes, unet)
     return 0
 
 
-def trained(folder: Path, words: list[object]) -> float:
-    """Train, unless that was done; return the minutes of optimiser steps."""
+def trained(folder: Path, settings: str, table: Path, overrides: Sequence[str]) -> float:
+    """Train, unless that was done with these settings; return the minutes of optimiser steps."""
+    begun = (folder / "config.toml").exists()
+    if begun:
+        wanted = load_config(HERE / settings, overrides=overrides, table=table)
+        found = load_config(folder / "config.toml")
+        if any(getattr(wanted, part) != getattr(found, part) for part in ("model", "recipe", "grid", "intensity")):
+            raise SystemExit(f"{folder} was trained with other settings: remove it, or choose another --work")
     if not (folder / "done").exists():
-        resume = [] if not (folder / "config.toml").exists() else ["--resume"]
-        line = ["train", "--out", folder, *(resume or words)]
-        subprocess.run([sys.executable, "-m", "MedXlateCore", *map(str, line)], check=True)
+        changed = [word for override in overrides for word in ("--set", override)]
+        words = ["--resume"] if begun else [str(HERE / settings), "--data", str(table), *changed]
+        subprocess.run([sys.executable, "-m", "MedXlateCore", "train", "--out", str(folder), *words], check=True)
         (folder / "done").touch()
     newest = max((folder / "checkpoints").glob("step-*.json"))
     return json.loads(newest.read_text(encoding="utf-8"))["seconds"] / 60
