@@ -142,7 +142,10 @@ def bland_altman_svg(reference: FloatArray, synthetic: FloatArray, unit: str, bi
 def curves_svg(
     curves: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str, logarithmic: bool = False
 ) -> str:
-    """Return lines through points (x, y) with a legend; ``logarithmic`` places x by its logarithm to base 10."""
+    """Return lines through points (x, y) with a legend; ``logarithmic`` places x by its logarithm to base 10.
+
+    The legend is at the top: on the right where the curves fall, else on the left.
+    """
     drawn = {
         name: [(float(np.log10(x)) if logarithmic else float(x), float(y)) for x, y in points]
         for name, points in curves.items()
@@ -150,12 +153,15 @@ def curves_svg(
     every = np.array([point for points in drawn.values() for point in points])
     axes = _Axes(_widened(*_limits(every[:, 0])), _widened(*_limits(every[:, 1], 0.06)))
     parts = [axes.frame(f"{x_name} (log10)" if logarithmic else x_name, y_name)]
+    ends = [sorted(points) for points in drawn.values()]
+    falling = sum(points[0][1] - points[-1][1] for points in ends) > 0
+    legend, anchor = (_WIDTH - _RIGHT - 4, "end") if falling else (_LEFT + 12, "start")
     for number, (name, points) in enumerate(drawn.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         line = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in points)
         parts.append(f'<polyline points="{line}" fill="none" stroke-width="1.8" stroke="{colour}"/>')
         parts += [f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        parts.append(_label(_LEFT + 12, _TOP + 14 + 16 * number, name, "start", colour))
+        parts.append(_label(legend, _TOP + 14 + 16 * number, name, anchor, colour))
     return _svg(f"{y_name} against {x_name}", parts)
 
 

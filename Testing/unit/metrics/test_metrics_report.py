@@ -155,3 +155,9 @@ def test_curves_go_through_their_points_from_left_to_right_and_bottom_to_top():
     assert low > high  # SVG counts from the top
     assert len({y for _, y in points[1]}) == 1
     assert "theirs" in chart
+
+
+@pytest.mark.parametrize(("heights", "anchor"), [((10.0, 20.0), "start"), ((20.0, 10.0), "end")])
+def test_the_legend_of_curves_is_where_they_are_not(heights, anchor):
+    chart = curves_svg({"ours": list(zip((1, 10), heights, strict=True))}, "steps", "dB")
+    assert re.search(r'text-anchor="(\w+)"[^>]*>ours<', chart).group(1) == anchor
