@@ -137,6 +137,8 @@ class Study:
             drawn = {name: self.aldm(number, case, Sampling(samples=n)) for name, n in self.samples.items()}
             made = self.made(number, case, drawn, unet)
             most = list(drawn.values())[-1]
+            acquired = {"direction": str(direction), "case": case.row.case, "method": "acquired"}
+            self.rows += [{**acquired, "cut": cut(case)}] if lesion(case).any() else []
             self.pairs.append((most.deviation[head(case)] / 2, wrong(most, case) / 2))
             for method, volume in made.items():
                 facts = {"direction": str(direction), "case": case.row.case, "method": method}
@@ -230,6 +232,16 @@ def truth(case: PreparedCase) -> np.ndarray:
 def head(case: PreparedCase) -> np.ndarray:
     """Return where the head is, [K, H, W]."""
     return np.asarray(case.masks[:, 2] > 0)
+
+
+def lesion(case: PreparedCase) -> np.ndarray:
+    """Return where the lesion is, [K, H, W]."""
+    return np.asarray(case.masks[:, :2] > 0).any(axis=1)
+
+
+def cut(case: PreparedCase) -> float:
+    """Return the share of the lesion's voxels at the upper end of the target's range, beyond which values are cut."""
+    return float((truth(case)[lesion(case)] >= 1).mean())
 
 
 def wrong(drawn: PredictedVolume, case: PreparedCase) -> np.ndarray:

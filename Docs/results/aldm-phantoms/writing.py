@@ -14,6 +14,7 @@ __all__ = ["tables", "write_csv"]
 SPADE, FLAT = "MS-SPADE alone", "U-Net 2D"
 RANKS = """Spearman's correlation with the absolute error inside the head. Deviation: its root mean square relative to
 that of the errors."""
+LIMITS = "Share of the acquired target's lesion voxels at the upper end of its range, beyond which values are cut."
 COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "mae": ("MAE", 4), "jump": ("neighbouring slices", 3)}
 
 
@@ -52,6 +53,11 @@ def tables(
             own = [row for row in ranked if direction in ("all", row["direction"]) and row["method"] == method]
             figures = [summarise([row[key] for row in own]).as_text(3) for key in ("spearman", "spread")]
             text.append(f"| {direction} | {method} | {' | '.join(figures)} | {len(own)} |")
+    text += ["", "### Lesions at the end of the range", "", LIMITS, ""]
+    text += ["| direction | share | volumes |", "|---|---|---|"]
+    for direction in dict.fromkeys(row["direction"] for row in rows):
+        shares = [row["cut"] for row in rows if row["direction"] == direction and "cut" in row]
+        text.append(f"| {direction} | {summarise(shares).as_text(3)} | {len(shares)} |")
     return "\n".join([*text, ""])
 
 
