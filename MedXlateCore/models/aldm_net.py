@@ -61,9 +61,10 @@ def _spade(config: AldmConfig, classes: int) -> nn.Module:
 
 def _unet(config: AldmConfig, seen: int, classes: int) -> nn.Module:
     """Return the diffusion's U-Net, which sees so many channels."""
-    out = config.latent_channels * (2 if config.learned_variance else 1)
+    out, doubt = config.latent_channels, config.learned_variance
     if config.unet_nested:
-        return TimedUnet(seen, out, config.unet_widths, classes, config.planar)
+        return TimedUnet(seen, out, config.unet_widths, classes, config.planar, doubt)
+    out = 2 * out if doubt else out
     shape = (config.unet_widths, config.unet_blocks, config.unet_attention, config.unet_head)
     return LatentUnet(seen, out, *shape, classes, config.conditioning, config.planar)
 

@@ -50,7 +50,7 @@ class NestedUnet(nn.Module):
         classes: number of targets; each has a last convolution of its own.
         widths: channels by resolution, finest first; one halving between each two.
         norm: makes the first normalisation of a stage, of so many channels.
-        told: makes the second, which is called with what ``run`` passes on.
+        told: makes the second, which is called with what ``maps`` passes on.
         planar: convolve with ``PlanarConv``.
     """
 
@@ -64,8 +64,8 @@ class NestedUnet(nn.Module):
         self.ups = nn.ModuleList(Stage(2 * a, a, *layers) for a, _ in finer)
         self.ends = nn.ModuleList(nn.Conv3d(widths[0] + channels, out, 1) for _ in range(classes))
 
-    def run(self, x: Tensor, word: Any, target: int) -> Tensor:
-        """Apply, with ``word`` for every stage and the end of class ``target``."""
+    def maps(self, x: Tensor, word: Any) -> Tensor:
+        """Return what the ends see: the finest maps and the input. ``word`` is for every stage."""
         seen, kept = x, []
         for level, down in enumerate(self.downs):
             if level:
@@ -75,7 +75,7 @@ class NestedUnet(nn.Module):
         for lift, up in zip(reversed(self.lifts), reversed(self.ups), strict=True):
             raised = F.interpolate(lift(x), scale_factor=2, mode="nearest")
             x = up(torch.cat((kept.pop(), raised), dim=1), word)
-        return self.ends[target](torch.cat((x, seen), dim=1))
+        return torch.cat((x, seen), dim=1)
 
 
 class SpadeUnet(NestedUnet):
@@ -98,7 +98,15 @@ class SpadeUnet(NestedUnet):
 
     def forward(self, x: Tensor, target: int) -> Tensor:
         """Make latents like those of class ``target``."""
-        return self.run(x, target, target)
+        return self.ends[target](self.maps(x, target))
+
+
+def _pointwise(sizes: Sequence[int]) -> nn.Sequential:
+    """Return 1x1x1 convolutions from each size to the next, with LeakyReLU 0.2 between them."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Conv3d(a, b, 1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])
 
 
 class TimedNorm(nn.Module):
@@ -127,16 +135,24 @@ class TimedUnet(NestedUnet):
         widths: see ``NestedUnet``.
         classes: number of targets.
         planar: see ``NestedUnet``.
+        doubt: tell also the logarithm of what each value of the prediction may be wrong by, in ``out`` channels more.
+            What an error depends on is not linear in the maps (an edge, of either sign), so layers lie between.
     """
 
-    def __init__(self, channels: int, out: int, widths: Sequence[int], classes: int, planar: bool = False) -> None:
+    def __init__(
+        self, channels: int, out: int, widths: Sequence[int], classes: int, planar: bool = False, doubt: bool = False
+    ) -> None:
         embedding = 4 * widths[0]
         super().__init__(channels, out, classes, widths, norm32, lambda n: TimedNorm(n, embedding), planar)
         self.width = widths[0]
         self.time = nn.Sequential(nn.Linear(self.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.kinds = nn.Embedding(classes, embedding)
+        sizes = (widths[0] + channels, 2 * widths[0], 2 * widths[0], out)
+        self.doubts = nn.ModuleList(_pointwise(sizes) for _ in range(classes if doubt else 0))
 
     def forward(self, x: Tensor, steps: Tensor, target: int) -> Tensor:
         """Predict; see ``LatentUnet.forward``."""
         embedding = self.time(time_embedding(steps, self.width)) + self.kinds.weight[target]
-        return self.run(x, embedding, target)
+        maps = self.maps(x, embedding)
+        made = self.ends[target](maps)
+        return torch.cat((made, self.doubts[target](maps)), dim=1) if self.doubts else made

@@ -184,9 +184,9 @@ def doubting(log_spread, **changes):
     """Return a network that says of every latent that its prediction may be wrong by so much."""
     network = build(**{**NESTED, **changes}, learned_variance=True)
     with torch.no_grad():
-        for end in network.unet.ends:
-            end.weight[2:].zero_()
-            end.bias[2:] = log_spread
+        for doubt in network.unet.doubts:
+            doubt[-1].weight.zero_()
+            doubt[-1].bias.fill_(log_spread)
     return network
 
 
