@@ -64,7 +64,7 @@ class AldmConfig:
         learned_variance: let the U-Net say, latent by latent, how wrong its prediction may be. Where several samples
             are drawn, the last step of denoising then draws each latent from that normal distribution, instead of
             taking its mean (ours, after Bao et al., "Estimating the Optimal Covariance with Imperfect Mean in
-            Diffusion Probabilistic Models", ICML 2022).
+            Diffusion Probabilistic Models", ICML 2022). With ``unet_nested`` layers of its own say it.
         start: without ``concat_condition``, part of the levels that the start is noised by (our reading).
         sampler: ``ddim``, ``ddpm`` or ``dpm_solver``.
         steps: of denoising, for one sample.
