@@ -184,14 +184,18 @@ def doubting(log_spread, **changes):
     """Return a network that says of every latent that its prediction may be wrong by so much."""
     network = build(**{**NESTED, **changes}, learned_variance=True)
     with torch.no_grad():
-        for doubt in network.unet.doubts:
+        for doubt in network.unet.doubts if network.config.unet_nested else ():
             doubt[-1].weight.zero_()
             doubt[-1].bias.fill_(log_spread)
+        if not network.config.unet_nested:  # the prediction too is one for all samples
+            network.unet.last.weight.zero_()
+            network.unet.last.bias[network.config.latent_channels :] = log_spread
     return network
 
 
-def test_several_samples_are_drawn_with_the_variance_that_was_learned():
-    sure, unsure, doubtful = (doubting(value) for value in (-30.0, -3.0, -2.0))
+@pytest.mark.parametrize("nested", [True, False])
+def test_several_samples_are_drawn_with_the_variance_that_was_learned(nested):
+    sure, unsure, doubtful = (doubting(value, unet_nested=nested) for value in (-30.0, -3.0, -2.0))
     single = [translated(network).values for network in (sure, unsure, doubtful)]
     assert torch.equal(single[0], single[2])  # one sample ends at the mean
     spread = [translated(n, samples=16, steps=1).deviation.mean() for n in (sure, unsure, doubtful)]
